@@ -1,0 +1,1 @@
+"""The algebra: processes, parameterizations, denoisers, spaces and methods. Pure tensors: no files, no registry."""

@@ -1,0 +1,50 @@
+"""The exact denoiser of a mixture of Gaussians: what a perfect network would say. Samplers are tested and measured on it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from diffcli.core.denoiser import Cond, Prediction
+from diffcli.core.process import GaussianProcess
+
+
+class Mixture:
+    """x_0 ~ sum_k weight_k N(mean_k, std_k^2 I), as the denoiser of a process.
+
+    weights (K,), means (K, *), stds (K,); computed in float64, answered in the dtype of x_t. Finite at t = 0 and t = 1,
+    also where alpha is 0.
+    """
+
+    def __init__(self, process: GaussianProcess, weights: Tensor, means: Tensor, stds: Tensor):
+        self.process, self.shape = process, means.shape[1:]
+        self.weights, self.means, self.stds = weights.double(), means.double().flatten(1), stds.double()
+
+    def components(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """(joint log densities (B, K), x_t - alpha mean (B, K, D), variance (B, K), alpha (B, 1), sigma (B, 1)), B = 1 for one t."""
+        alpha, sigma = (c.reshape(-1, 1) for c in (self.process.alpha(t.double()), self.process.sigma(t.double())))
+        offset = x_t.double().flatten(1)[:, None] - alpha[..., None] * self.means
+        variance = (alpha * self.stds) ** 2 + sigma**2
+        size = self.means.shape[1]
+        log_prob = -(offset**2).sum(-1) / (2 * variance) - size / 2 * torch.log(2 * math.pi * variance)
+        return self.weights.log() + log_prob, offset, variance, alpha, sigma
+
+    def log_prob(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """(B,) log density of x_t."""
+        return self.components(x_t, t)[0].logsumexp(-1)
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Cond) -> Prediction:
+        """E[x_0 | x_t] and E[eps | x_t]: each component's Gaussian posterior, weighted by how well it explains x_t."""
+        joint, offset, variance, alpha, sigma = self.components(x_t, t)
+        explains = joint.softmax(-1)[..., None]
+        x_0 = (explains * (self.means + (alpha * self.stds**2 / variance)[..., None] * offset)).sum(1)
+        eps = (explains * (sigma / variance)[..., None] * offset).sum(1)
+        return Prediction(x_0.reshape(x_t.shape).to(x_t.dtype), eps.reshape(x_t.shape).to(x_t.dtype))
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """(count, *) samples of x_0, float64."""
+        k = torch.multinomial(self.weights, count, replacement=True, generator=generator)
+        noise = torch.randn(count, self.means.shape[1], dtype=torch.float64, generator=generator)
+        return (self.means[k] + self.stds[k, None] * noise).reshape(count, *self.shape)

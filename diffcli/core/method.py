@@ -1,0 +1,121 @@
+"""A method is one paper: its networks, and the loss that trains them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from diffcli.core.denoiser import Cond, Denoiser
+from diffcli.core.random import Rng
+
+Grid = Callable[..., Tensor]
+Wrap = Callable[[Denoiser], Denoiser]
+
+
+class Batch(NamedTuple):
+    """Rows of data, or of wishes.
+
+    index (B,): stream positions in training, image numbers in sampling and evaluation. x: in the process's space, None
+    when nothing is given. label (B,): -1 is no class. known: False where x is missing or to be painted. eps: the noise
+    paired with x by reflow.
+    """
+
+    index: Tensor  # type: ignore[assignment]  # a tuple has a method of this name
+    x: Tensor | None = None
+    label: Tensor | None = None
+    known: Tensor | None = None
+    eps: Tensor | None = None
+
+
+class Method(nn.Module, ABC):
+    """One paper: networks, and the loss that trains them.
+
+    `denoiser` is an annotation only: a class attribute `= None` would hide the submodule of that name.
+    """
+
+    denoiser: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.denoiser = None
+
+    @abstractmethod
+    def loss(self, batch: Batch, rng: Rng) -> dict[str, Tensor]:
+        """ "loss" is minimised, the rest is logged. A mean over rows, so that halves of a batch average to the whole."""
+
+    def cond(self, batch: Batch, rng: Rng) -> Cond:
+        """What the denoiser is told: the same in training and sampling; drops and masks only if self.training."""
+        return {}
+
+    def weaken(self, cond: Cond) -> Cond:
+        """Same keys and shapes: null label, masked tokens. Guidance extrapolates away from it."""
+        return cond
+
+    def data(self, dataset: Any) -> Any:
+        """What is trained on, given the recipe's data set: that one, unless the method brings its own (reflow's pairs)."""
+        return dataset
+
+    def parameter_groups(self) -> Iterable[Mapping[str, Any]]:
+        """Groups of parameters for the optimizer, each with what differs from [train]."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
+    def preview(self) -> Mapping[str, Mapping[str, Any]]:
+        """The cheap [sampler] and [sample] that pictures during training are drawn with."""
+        return {"sampler": {"name": "ddim"}, "sample": {"steps": 50}}
+
+    def begin(self, shape: tuple[int, ...], batch: Batch, rng: Rng) -> Tensor:
+        """x at t = 1: the prior, or the prior with given tokens."""
+        x: Tensor = self.denoiser.process.prior(shape, rng)
+        return x
+
+    def times(self, steps: int, spacing: str, grid: Grid) -> Tensor:
+        """(steps + 1,) float64 CPU times, 1 ... 0, made by `grid` unless the method owns its levels."""
+        return grid(self.denoiser.process, steps, spacing)
+
+    def calibrate(self, batches: Iterable[Batch]) -> None:
+        """Before a checkpoint, in eval mode without gradient, raw and averaged weights alike: statistics of the data."""
+
+    def diagnose(self, dataset: Any, device: torch.device) -> dict[str, float]:
+        """Numbers worth logging once before and once after training."""
+        return {}
+
+    def trajectory(
+        self, batch: Batch, shape: tuple[int, ...], sampler: Any, times: Tensor, wrap: Wrap, rng: Rng
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """(t, x) from the start to the result, both included."""
+        x, cond = self.begin(shape, batch, rng), self.cond(batch, rng)
+        yield times[0], x
+        yield from sampler.trajectory(wrap(self.denoiser), x, times, cond=cond, rng=rng)
+
+    def keep(self, samples: Any, options: Any, folder: Path) -> list[Path]:
+        """Files of its own that a sampling command leaves beside the pictures."""
+        return []
+
+
+class Labelled(Method):
+    """A method that may know classes: the label is a condition, dropped in training so that guidance has a weak side.
+
+    Label -1 is the null class (Ho and Salimans 2022, Algorithm 1).
+    """
+
+    def __init__(self, conditional: bool, label_dropout: float) -> None:
+        super().__init__()
+        self.conditional, self.label_dropout = conditional, label_dropout
+
+    def cond(self, batch: Batch, rng: Rng) -> Cond:
+        if not self.conditional:
+            return {}
+        if batch.label is None:
+            return {"label": torch.full((len(batch.index),), -1, device=batch.index.device)}
+        if not self.training:
+            return {"label": batch.label}
+        dropped = rng.uniform("label", ()) < self.label_dropout
+        return {"label": torch.where(dropped, -1, batch.label)}
+
+    def weaken(self, cond: Cond) -> Cond:
+        return {"label": torch.full_like(cond["label"], -1)}

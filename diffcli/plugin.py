@@ -1,0 +1,117 @@
+"""What the author of a plugin imports: Spec, Use, opt and the hooks. Nothing here, or at the top of a plugin, imports torch."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import pluggy
+
+Kind = Literal["method", "model", "schedule", "sampler", "dataset"]
+Family = Literal["gaussian", "masked"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+API_VERSION = 1  # a plugin may state the version it was written for as DIFFCLI_API = 1
+
+hookspec = pluggy.HookspecMarker("diffcli")
+hookimpl = pluggy.HookimplMarker("diffcli")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoOptions:
+    """The config of a component that takes none."""
+
+
+def opt(
+    default: Any,
+    help: str,
+    *,
+    min: float | None = None,
+    max: float | None = None,
+    pattern: str | None = None,
+) -> Any:
+    """A field of a config: its default, its help line, and what values it takes.
+
+    min, max: inclusive bounds of a number, or of each number of a tuple; pattern: a regular expression that a text
+    must match whole. The annotation says the type: bool, int, float, str, Path, Literal[...], tuple[int, ...],
+    tuple[float, ...], or one of these | None.
+    """
+    return field(default=default, metadata={"help": help, "min": min, "max": max, "pattern": pattern})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Use:
+    """A default part of a method, with the method's own defaults for the options of that part.
+
+    The options hold for this part alone: they are dropped when another part of the kind is chosen.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """A named component: its typed options now, its implementation, an import string, when it is first used.
+
+    target, called by the engine: dataset(config, split), sampler(config), schedule(config, space),
+    model(config, space, *, inputs, outputs), method(config, space, *, model, process) with `model` a factory
+    model(inputs=..., outputs=...).
+    config: a frozen dataclass of opt() fields; if it has `fit(shape) -> config`, the engine calls it with the shape of
+    the space, and the recipe of the run records the result.
+    family: the processes it belongs to; None fits any, or takes no sampler.
+    uses: for methods, the kinds of part they need, each with its default.
+    train: for methods, their own defaults of the shared [train] options.
+    sample, eval: for methods, dataclasses like `config`: subclasses of SampleOptions and EvalOptions with other
+    defaults or more options; None is the shared one.
+    metrics: for methods, measures of their own: name -> import string of metric(model, options) -> records.
+    reaches_zero: for schedules, True where alpha(1) = 0: eps-prediction has no x_0 there.
+    """
+
+    name: str
+    target: str
+    summary: str
+    config: type = NoOptions
+    family: Family | None = None
+    uses: Mapping[Kind, Use] = field(default_factory=dict)
+    train: Mapping[str, Any] = field(default_factory=dict)
+    sample: type | None = None
+    eval: type | None = None
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    reaches_zero: bool = False
+    paper: str = ""
+
+    def load(self) -> Any:
+        """The object that `target` names."""
+        return load(self.target)
+
+
+def load(target: str) -> Any:
+    """The object at an import string "package.module:attribute"; only ever one that an installed plugin declared."""
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+class Hooks:
+    """The hooks a plugin may implement: one for each kind of component, each returning specs."""
+
+    @hookspec
+    def diffcli_methods(self) -> Iterable[Spec]:  # type: ignore[empty-body]
+        """Methods: one paper each, a loss and what it trains."""
+
+    @hookspec
+    def diffcli_models(self) -> Iterable[Spec]:  # type: ignore[empty-body]
+        """Networks."""
+
+    @hookspec
+    def diffcli_schedules(self) -> Iterable[Spec]:  # type: ignore[empty-body]
+        """Forward processes."""
+
+    @hookspec
+    def diffcli_samplers(self) -> Iterable[Spec]:  # type: ignore[empty-body]
+        """Solvers of the reverse process."""
+
+    @hookspec
+    def diffcli_datasets(self) -> Iterable[Spec]:  # type: ignore[empty-body]
+        """Data sets."""
