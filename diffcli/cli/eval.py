@@ -1,0 +1,88 @@
+"""diffcli eval RUN [RUN...]: measure trained models, side by side where there are several."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from diffcli import options
+from diffcli import recipe as recipes
+from diffcli.cli import output
+from diffcli.cli.flags import Given, Section, command
+from diffcli.cli.group import Lazy, group
+from diffcli.cli.method import belongs, below, chooser, chosen, known_run, method_of, panel, tables_of, values
+from diffcli.plugin import Kind, Spec
+from diffcli.sections import EvalOptions, SampleOptions, TrainOptions
+
+CHOOSERS: tuple[Kind, ...] = ("sampler",)
+# How a picture is laid out, and how many: a measure has its own.
+PICTURE = {"samples", "per_class", "label", "columns", "format", "trajectory"}
+
+
+class Eval(Lazy):
+    """diffcli eval."""
+
+    kind = "method"
+    missing = "needs one or more runs: methods, whose newest run is taken, or folders; the methods are"
+
+    @classmethod
+    def build(cls, text: str, args: list[str]) -> TyperCommand:
+        tables = tables_of(known_run(text), text)
+        spec = method_of(tables)
+        base = below(tables, spec, args, CHOOSERS)
+
+        def run(given: Given, *, json: bool, others: list[str] | None, **_: Any) -> None:
+            evaluate([text, *(others or [])], recipes.overlay(chosen(args, spec, CHOOSERS), given), json)
+
+        sections = [panel("sampler", base)] if "sampler" in spec.uses else []
+        config = spec.eval or EvalOptions
+        sections.append(Section("eval", config, "Evaluation", values(measured(spec, base, {}))))
+        more = typer.Argument(metavar="[RUN]...", help="More runs to compare with.", show_default=False)
+        extras = [
+            inspect.Parameter(
+                "others", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[list[str] | None, more]
+            ),
+            *(chooser(kind, base) for kind in CHOOSERS if kind in spec.uses),
+        ]
+        elsewhere = {"sample": spec.sample or SampleOptions, "train": TrainOptions}
+        return command(
+            text, f"Measure {text}: {spec.summary}", sections, run, extras, belongs(spec, base, CHOOSERS, elsewhere)
+        )
+
+
+def measured(spec: Spec, recipe: recipes.Recipe, given: dict[str, Any]) -> EvalOptions:
+    """The options of an evaluation: what is given, and the recipe's way of drawing where nothing is."""
+    config = spec.eval or EvalOptions
+    drawn = {key: value for key, value in options.table(recipe.sample).items() if key not in PICTURE}
+    shared = {key: value for key, value in drawn.items() if key in options.options(config)}
+    made: EvalOptions = options.structure(config, {**shared, **given}, "[eval]")
+    return made
+
+
+def evaluate(texts: list[str], given: recipes.Tables, json: bool) -> None:
+    """Call the engine for each run, after all have been found."""
+    from diffcli.engine.rundir import find
+
+    runs = [find(text) for text in texts]
+    over = {section: table for section, table in given.items() if section != "eval"}
+    made = [recipes.resolve(recipes.overlay(tables_of(run, text), over)) for run, text in zip(runs, texts, strict=True)]
+    asked = [measured(recipe.spec, recipe, dict(given.get("eval", {}))) for recipe in made]
+    from diffcli.engine.evaluate import evaluate as engine
+
+    console, records = output.progress(), []
+    for run, recipe, wanted in zip(runs, made, asked, strict=True):
+        records += [{"run": str(run.path), **record} for record in engine(run.path, recipe, wanted, console)]
+    keys = ["run", *dict.fromkeys(key for record in records for key in record if key in COLUMNS)]
+    output.rows(keys, ([output.cell(record.get(key)) for key in keys] for record in records))
+    output.last({"records": records}, json)
+
+
+COLUMNS = ("metric", "value", "error", "n", "nfe", "unit")
+
+
+def build() -> Any:
+    """The command."""
+    return group("eval", Eval, "Measure trained models, and compare them.", "RUN... [FLAGS]")

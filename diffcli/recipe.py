@@ -1,0 +1,237 @@
+"""A recipe: the chosen parts and all their options. TOML <-> Recipe <-> JSON, strictly."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from diffcli.errors import PluginError, UsageError, show
+from diffcli.options import nearest, options, structure, table
+from diffcli.plugin import KINDS, Kind, Spec
+from diffcli.registry import registry
+from diffcli.sections import Claim, SampleOptions, TrainOptions
+
+Tables = Mapping[str, Mapping[str, Any]]
+SECTIONS = ("method", "model", "schedule", "dataset", "sampler", "train", "sample", "claim")
+LENGTHS = ("steps", "epochs", "budget")  # three ways to say one length of training
+LARGEST = 64 * 1024
+MOST_DOTS = 16  # tomllib takes time quadratic in the dots of a key
+PIECE = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
+DEEP_KEY = re.compile(rf"(?<![\w-]){PIECE}(?:[ \t]*+\.[ \t]*+{PIECE}){{{MOST_DOTS + 1}}}")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A chosen component and its options."""
+
+    name: str
+    config: Any
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides a run. parts: the method and what it uses."""
+
+    parts: Mapping[Kind, Part]
+    train: TrainOptions
+    sample: SampleOptions
+    claim: Claim | None = None
+
+    @property
+    def method(self) -> Part:
+        return self.parts["method"]
+
+    @property
+    def spec(self) -> Spec:
+        """The spec of the method."""
+        return registry().get("method", self.method.name)
+
+    def tables(self) -> dict[str, dict[str, Any]]:
+        """As plain values; `resolve` makes the same recipe of them again."""
+        made = {str(kind): {"name": part.name, **table(part.config)} for kind, part in self.parts.items()}
+        made |= {"train": table(self.train), "sample": table(self.sample)}
+        if self.claim is not None:
+            made["claim"] = table(self.claim)
+        return {section: made[section] for section in SECTIONS if section in made}
+
+    def replace_part(self, kind: Kind, config: Any) -> Recipe:
+        """The same recipe with other options of one part."""
+        return replace(self, parts={**self.parts, kind: replace(self.parts[kind], config=config)})
+
+
+def resolve(tables: Tables) -> Recipe:
+    """The recipe that some tables mean, with the method's defaults under what is given. Raises UsageError."""
+    for section, values in tables.items():
+        if section not in SECTIONS:
+            raise UsageError(f"recipe section [{show(section, 80)}] is unknown{nearest(section, SECTIONS)}")
+        if not isinstance(values, Mapping):
+            raise UsageError(f"recipe key {section} stands outside a section; write it under [{section}]")
+    if "name" not in tables.get("method", {}):
+        raise UsageError('the recipe names no method; write [method] name = "..."')
+    spec = registry().get("method", named_part(tables["method"], "method", ""))
+    for kind in KINDS:
+        if kind in tables and kind != "method" and kind not in spec.uses:
+            raise UsageError(
+                f"{spec.name} takes no {kind}, but there is a section [{kind}]; it uses: {', '.join(spec.uses)}"
+            )
+    parts: dict[Kind, Part] = {"method": Part(spec.name, structure(spec.config, unnamed(tables["method"]), "[method]"))}
+    for kind in spec.uses:
+        parts[kind] = choose(spec, kind, tables.get(kind, {}))
+    return Recipe(
+        parts=parts,
+        train=structure(TrainOptions, training(spec, tables.get("train", {})), "[train]"),
+        sample=structure(spec.sample or SampleOptions, tables.get("sample", {}), "[sample]"),
+        claim=structure(Claim, tables["claim"], "[claim]") if "claim" in tables else None,
+    )
+
+
+def named_part(values: Mapping[str, Any], kind: str, default: str) -> str:
+    """The name of the part in its table."""
+    name = values.get("name", default)
+    if not isinstance(name, str):
+        raise UsageError(f"[{kind}] name is {show(repr(name), 80)}, but takes a text")
+    return name
+
+
+def unnamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a part without its name."""
+    return {key: value for key, value in values.items() if key != "name"}
+
+
+def choose(spec: Spec, kind: Kind, values: Mapping[str, Any]) -> Part:
+    """The part of a kind that a table asks for; the method's defaults hold for its own choice alone."""
+    use = spec.uses[kind]
+    if "name" not in values and use.name not in registry().specs(kind):
+        raise PluginError(f"{spec.name} needs {kind} {use.name}, which no working plugin brings; see diffcli plugins")
+    part = registry().get(kind, named_part(values, kind, use.name))
+    refuse_misfit(spec, kind, part)
+    defaults = use.options if part.name == use.name else {}
+    try:
+        structure(part.config, defaults, f"[{kind}]")
+    except UsageError as error:
+        raise PluginError(f"the defaults of {spec.name} for {kind} {part.name} are wrong: {error}") from None
+    return Part(part.name, structure(part.config, {**defaults, **unnamed(values)}, f"[{kind}]"))
+
+
+def fitting(spec: Spec, kind: Kind) -> list[str]:
+    """The parts of a kind that fit a method's family."""
+    return [name for name, part in registry().specs(kind).items() if fits(part, spec)]
+
+
+def fits(part: Spec, method: Spec) -> bool:
+    """Whether a part can serve a method."""
+    return part.family is None or method.family is None or part.family == method.family
+
+
+def refuse_misfit(spec: Spec, kind: Kind, part: Spec) -> None:
+    """Parts of two families do not go together."""
+    if not fits(part, spec):
+        what = "samples {} processes" if kind == "sampler" else f"is a {{}} {kind}"
+        others = ", ".join(fitting(spec, kind)) or "none is installed"
+        raise UsageError(
+            f"{part.name} {what.format(part.family)}, but {spec.name} is {spec.family}; use one of: {others}"
+        )
+
+
+def readable(parts: Mapping[Kind, Part]) -> None:
+    """Refuse eps-prediction on a schedule that reaches alpha = 0: noise says nothing of x_0 there."""
+    method, schedule = parts["method"], parts.get("schedule")
+    if (
+        schedule
+        and getattr(method.config, "prediction", None) == "eps"
+        and registry().get("schedule", schedule.name).reaches_zero
+    ):
+        others = [str(choice) for choice in options(type(method.config))["prediction"].choices if choice != "eps"]
+        raise UsageError(
+            f"eps-prediction has no x_0 where alpha is 0 ({schedule.name} at t = 1); use --prediction {' or '.join(others)}"
+        )
+
+
+def training(spec: Spec, values: Mapping[str, Any]) -> dict[str, Any]:
+    """[train] over the method's own defaults; one length replaces another."""
+    given = [name for name in LENGTHS if values.get(name) is not None]
+    if len(given) > 1:
+        raise UsageError(f"[train] {' and '.join(given)} are two ways to say one length; keep one")
+    defaults = {key: value for key, value in spec.train.items() if not (given and key in LENGTHS)}
+    return {**defaults, **values}
+
+
+def overlay(tables: Tables, over: Tables) -> dict[str, dict[str, Any]]:
+    """Tables with others laid over them: another part drops the options of the one before, another length the length."""
+    made = {section: dict(values) for section, values in tables.items()}
+    for section, values in over.items():
+        below = made.get(section, {})
+        if "name" in values and values["name"] != below.get("name", values["name"]):
+            below = {}
+        if section == "train" and any(name in values for name in LENGTHS):
+            below = {key: value for key, value in below.items() if key not in LENGTHS}
+        made[section] = {**below, **values}
+    return made
+
+
+def read(path: str | Path) -> dict[str, dict[str, Any]]:
+    """The tables of a recipe file: a regular file of UTF-8, small, with flat keys. Raises UsageError."""
+    shown = show(path)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not make it wait
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise UsageError(f"recipe {shown} is no regular file")
+            data = file.read(LARGEST + 1)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"recipe {shown} cannot be read: {getattr(error, 'strerror', None) or show(error)}") from None
+    if len(data) > LARGEST:
+        raise UsageError(f"recipe {shown} is larger than {LARGEST // 1024} KiB; it holds something else")
+    try:
+        text = data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError:
+        raise UsageError(f"recipe {shown} is no UTF-8 text") from None
+    if DEEP_KEY.search(text):
+        raise UsageError(f"recipe {shown} has a key with more than {MOST_DOTS} dots")
+    try:
+        tables: dict[str, Any] = tomllib.loads(text)
+    except (ValueError, RecursionError, OverflowError) as error:
+        raise UsageError(
+            f"recipe {shown} is no TOML: {show(error) if isinstance(error, ValueError) else 'nested too deeply'}"
+        ) from None
+    for section, values in tables.items():
+        if not isinstance(values, dict):
+            raise UsageError(f"recipe {shown}: key {show(section, 80)} stands outside a section")
+    return tables
+
+
+def dumps(recipe: Recipe) -> str:
+    """The recipe as TOML."""
+    import tomli_w
+
+    return tomli_w.dumps(recipe.tables())
+
+
+def shipped() -> dict[str, Path]:
+    """The recipes that come with diffcli: in the package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    checkout = package.parent
+    folder = package / "recipes"
+    if not folder.is_dir() and (checkout / "pyproject.toml").is_file():
+        folder = checkout / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def named(name: str) -> Path:
+    """A shipped recipe by name. Raises UsageError with the nearest name."""
+    known = shipped()
+    if name not in known:
+        hint = nearest(name, known, f"; there are: {', '.join(known) or 'none'}")
+        raise UsageError(f"no recipe named '{show(name, 80)}'{hint}; a file is given as a path that ends in .toml")
+    return known[name]
+
+
+def locate(text: str) -> Path:
+    """A recipe by path or by name."""
+    return Path(text) if text.endswith(".toml") or os.sep in text else named(text)

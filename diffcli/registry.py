@@ -1,0 +1,202 @@
+"""The installed components: entry points -> specs, by kind and name. A broken plugin is set aside and nothing else is harmed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, distributions, entry_points
+from typing import Any, NamedTuple
+
+from diffcli.errors import PluginError, UsageError, show
+from diffcli.hooks import collect
+from diffcli.options import nearest
+from diffcli.plugin import KINDS, Kind, Spec
+
+OWN = "diffcli"
+
+
+class Origin(NamedTuple):
+    """Who brought a component."""
+
+    plugin: str
+    distribution: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.plugin} of {self.distribution} {self.version}".rstrip()
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A plugin that was set aside, and why."""
+
+    name: str
+    distribution: str
+    version: str
+    reason: str
+
+
+class Source(NamedTuple):
+    """Where a plugin is to be imported from."""
+
+    origin: Origin
+    entry: EntryPoint
+
+
+class Registry:
+    """All specs, and the plugins that could not be used."""
+
+    def __init__(self, sources: Iterable[Source]) -> None:
+        self.broken: list[Broken] = []
+        self.plugins: list[Origin] = []
+        self._specs: dict[Kind, dict[str, Spec]] = {kind: {} for kind in KINDS}
+        self._origins: dict[tuple[Kind, str], Origin] = {}
+        for source in sources:
+            try:
+                with quiet():
+                    found = collect(source.entry.load())
+                self.add(found, source.origin)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # a plugin may do anything at import, SystemExit included
+                self.broken.append(Broken(*source.origin, reason(error)))
+        self._specs = {kind: dict(sorted(specs.items())) for kind, specs in self._specs.items()}
+
+    def add(self, found: list[tuple[Kind, Spec]], origin: Origin) -> None:
+        """Take all specs of a plugin, or none."""
+        own: set[tuple[Kind, str]] = set()
+        for kind, spec in found:
+            if (kind, spec.name) in own:
+                raise PluginError(f"it brings {kind} {spec.name} twice")
+            if owner := self._origins.get((kind, spec.name)):
+                raise PluginError(
+                    f"{kind} {spec.name} is already brought by {owner}; {origin} must give its own another name"
+                )
+            own.add((kind, spec.name))
+        for kind, spec in found:
+            self._specs[kind][spec.name] = spec
+            self._origins[kind, spec.name] = origin
+        self.plugins.append(origin)
+
+    def specs(self, kind: Kind) -> dict[str, Spec]:
+        """The specs of a kind by name, sorted."""
+        return self._specs[kind]
+
+    def get(self, kind: Kind, name: str) -> Spec:
+        """One spec. Raises UsageError with the nearest name where there is none."""
+        specs = self._specs[kind]
+        if name in specs:
+            return specs[name]
+        if any(broken.name == name for broken in self.broken):
+            raise UsageError(
+                f"no {kind} named '{name}', and the plugin {name} is broken; see diffcli plugins why {name}"
+            )
+        near = nearest(name, specs).removeprefix("; did you mean ").rstrip("?")
+        hint = f"did you mean '{near}'?" if near else f"installed: {', '.join(specs) or 'none'}"
+        raise UsageError(f"no {kind} named '{show(name, 80)}'; {hint}")
+
+    def origin(self, kind: Kind, name: str) -> Origin:
+        """Entry point, distribution and version that brought a spec."""
+        return self._origins[kind, self.get(kind, name).name]
+
+
+@cache
+def registry() -> Registry:
+    """The registry of this process."""
+    return Registry(sources(os.environ.get("DIFFCLI_PLUGINS", "")))
+
+
+def sources(wanted: str) -> list[Source]:
+    """Our own entry points first, then the others by distribution and name.
+
+    wanted: DIFFCLI_PLUGINS: empty is all, `none` our own alone, else names of entry points or modules, with commas.
+    """
+    installed = [Source(origin(entry), entry) for entry in entries()]
+    installed.sort(
+        key=lambda source: (source.origin.distribution != OWN, source.origin.distribution, source.origin.plugin)
+    )
+    if not wanted.strip():
+        return installed
+    own = [source for source in installed if source.origin.distribution == OWN]
+    others = [source for source in installed if source.origin.distribution != OWN]
+    ours = {text for source in own for text in (source.origin.plugin, source.entry.value)}
+    for name in dict.fromkeys(part.strip() for part in wanted.split(",")):
+        if name in {"", "none"} | ours:
+            continue
+        named = [source for source in others if source.origin.plugin == name]
+        own += named or [Source(Origin(name, "DIFFCLI_PLUGINS", ""), EntryPoint(name, name, "diffcli"))]
+    return own
+
+
+def entries() -> list[EntryPoint]:
+    """The entry points of our group; a distribution whose list of them is damaged hides its own alone."""
+    try:
+        return list(entry_points(group="diffcli"))
+    except Exception:
+        found: list[EntryPoint] = []
+        for distribution in distributions():
+            with suppress(Exception):
+                found += distribution.entry_points.select(group="diffcli")
+        return found
+
+
+def origin(entry: EntryPoint) -> Origin:
+    """Who brought an entry point, as far as its metadata say."""
+    try:
+        name, version = (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
+        return Origin(entry.name, str(name or ""), str(version or ""))
+    except Exception:
+        return Origin(entry.name, "", "")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Importing a plugin neither writes to stdout nor moves the global random numbers."""
+    states = {name: state() for name, (state, _, _) in RNGS.items() if name in sys.modules}
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        for name, (_, restore, fresh) in RNGS.items():
+            if name in states:
+                restore(states[name])
+            elif name in sys.modules:
+                fresh()
+
+
+def module(name: str) -> Any:
+    """A module that is imported already."""
+    return sys.modules[name]
+
+
+# module: (its state, set the state, as in a new process)
+RNGS: dict[str, Any] = {
+    "random": (
+        lambda: module("random").getstate(),
+        lambda state: module("random").setstate(state),
+        lambda: module("random").seed(),
+    ),
+    "numpy.random": (
+        lambda: module("numpy.random").get_state(),
+        lambda state: module("numpy.random").set_state(state),
+        lambda: module("numpy.random").seed(),
+    ),
+    "torch.random": (
+        lambda: module("torch.random").get_rng_state(),
+        lambda state: module("torch.random").set_rng_state(state),
+        lambda: module("torch.random").default_generator.seed(),
+    ),
+}
+
+
+def reason(error: BaseException) -> str:
+    """Why a plugin is broken, on one line."""
+    if isinstance(error, PluginError):
+        return show(error)
+    if isinstance(error, SystemExit):
+        return f"it called exit({show(repr(error.code), 80)}) when imported"
+    return f"{type(error).__name__}: {show(error)}"

@@ -1,0 +1,107 @@
+"""The shared sections of a recipe: [train], [sample], [eval] and [claim]. Their fields are flags, recipe keys and metadata."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from diffcli.plugin import opt
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "fp32", "bf16"]
+SPAN = r"\d+(ep)?"  # 500: steps; 10ep: epochs
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """[train]: how long, how, and what is kept. A method has its own defaults for some."""
+
+    steps: int | None = opt(None, "Length in optimizer steps.", min=1)
+    epochs: float | None = opt(None, "Length in passes over the data; another way to say --steps.", min=0.001)
+    budget: str | None = opt(
+        None,
+        "Length in time: 90s, 10m or 2h; fixes the number of steps from the first ones.",
+        pattern=r"\d+(\.\d+)?[smh]",
+    )
+    batch_size: int = opt(128, "Images a step, over all devices and accumulation.", min=1)
+    accumulate: int = opt(1, "Parts a batch is computed in, to save memory.", min=1)
+    lr: float = opt(1e-3, "Peak learning rate of AdamW.", min=0)
+    min_lr: float = opt(1e-6, "Learning rate at the end.", min=0)
+    lr_schedule: Literal["cosine", "linear", "constant"] = opt("cosine", "Shape of the way from --lr to --min-lr.")
+    warmup: str = opt("0", "Linear rise of the learning rate at the start: 500 steps, or 1ep.", pattern=SPAN)
+    weight_decay: float = opt(1e-4, "Decoupled weight decay of AdamW.", min=0)
+    beta1: float = opt(0.9, "Decay of AdamW's mean of gradients.", min=0, max=0.99999)
+    beta2: float = opt(0.999, "Decay of AdamW's mean of squared gradients.", min=0, max=0.9999999)
+    clip_grad: float = opt(1.0, "Bound of the gradient norm; 0 is none.", min=0)
+    ema: float = opt(
+        0.995, "Decay of the averaged weights, warmed up as (1 + n)/(10 + n); 0 keeps none.", min=0, max=0.9999999
+    )
+    precision: Precision = opt("auto", "bf16 computes the network in bfloat16; auto is bf16 on CUDA, fp32 elsewhere.")
+    device: Device = opt("auto", "Where to compute; auto takes CUDA, then MPS, then the CPU.")
+    seed: int = opt(0, "Everything random follows from it.", min=0, max=2**31 - 1)
+    sample_every: str = opt("0", "Preview pictures every 500 steps, or 10ep; 0 is at the end alone.", pattern=SPAN)
+    save_every: str = opt("500", "Checkpoints every 500 steps, or 10ep; 0 is at the end alone.", pattern=SPAN)
+    eval_every: str = opt("0", "Held-out loss every 500 steps, or 10ep; 0 is at the end alone.", pattern=SPAN)
+    log_every: int = opt(10, "Steps a line of the metrics; the losses of the steps between are averaged.", min=1)
+    keep: int = opt(3, "Newest checkpoints to keep.", min=2)
+    keep_every: int = opt(0, "Keep every checkpoint whose step is a multiple of this as well; 0 is none.", min=0)
+    autoencoder: str | None = opt(None, "Run of an autoencoder: the method then lives in its latents; unset is pixels.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions:
+    """[sample]: what is drawn and along which grid. The sampler's own options stand in [sampler]."""
+
+    samples: int = opt(16, "Images in all.", min=1)
+    per_class: int | None = opt(None, "Images a class, in place of --samples.", min=1)
+    label: tuple[int, ...] | None = opt(
+        None, "Classes to draw, in turn: 3, or 0,1,2; unset is every class in turn.", min=0
+    )
+    steps: int | None = opt(None, "Solver steps; unset is the sampler's own number.", min=1)
+    spacing: Literal["uniform", "linspace", "trailing", "leading", "karras", "logsnr"] | None = opt(
+        None, "Where the steps lie; unset is the schedule's own way."
+    )
+    rho: float = opt(7.0, "Exponent of the karras spacing (Karras et al. 2022, Eq. 5).", min=1)
+    guidance_scale: float = opt(1.0, "Classifier-free guidance: 1 is none, above 1 is stronger.", min=0)
+    guidance_interval: tuple[float, ...] | None = opt(
+        None, "Times between which guidance acts: 0.2,0.8; unset is everywhere.", min=0, max=1
+    )
+    guidance_calls: Literal["auto", "one", "two"] = opt(
+        "auto", "Both guided halves in one call of the network, or in two; auto chooses by batch and device."
+    )
+    clip: float | None = opt(None, "Bound of the predicted x_0; 0 is none, unset is the bound of the data.", min=0)
+    final: Literal["x0", "floor"] = opt("x0", "End at x_0, or at the floor of a schedule whose sigma(0) is above 0.")
+    batch_size: int = opt(250, "Images at a time; it does not change any image.", min=1)
+    seed: int = opt(0, "Image i depends on (seed, i) alone.", min=0, max=2**31 - 1)
+    raw: bool = opt(False, "Draw with the trained weights, not with their average.")
+    columns: int | None = opt(None, "Columns of the grid; unset is near square, or one a class.", min=1)
+    format: Literal["png", "pdf", "webp", "gif"] = opt("png", "Of pictures; webp and gif move with --trajectory.")
+    trajectory: int = opt(0, "Snapshots along the way of each image; 0 is none.", min=0, max=1000)
+    precision: Precision = opt("auto", "bf16 computes the network in bfloat16; auto is bf16 on CUDA, fp32 elsewhere.")
+    device: Device = opt("auto", "Where to compute; auto takes CUDA, then MPS, then the CPU.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions(SampleOptions):
+    """[eval]: what is measured, and on how many samples. The rest says how they are drawn."""
+
+    metric: str = opt(
+        "auto", "Measures, with commas: loss, fd, agreement, and the method's own; auto is all that apply."
+    )
+    samples: int = opt(1000, "Samples that fd and agreement are measured on.", min=2)
+    images: int = opt(10000, "Most held-out images that the loss is measured on.", min=1)
+    neighbors: int = opt(3, "Neighbors that vote in agreement.", min=1)
+    reference: int = opt(20000, "Most real training images that agreement is fitted on.", min=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """[claim]: what a recipe reaches, by which measure, and on what machine."""
+
+    metric: str = opt("", "The measure, with its extractor: agreement[3nn], fd[pixels].")
+    value: float = opt(0.0, "What was measured.")
+    tolerance: float = opt(0.0, "How far a run with another seed may be off.", min=0)
+    protocol: str = opt("", "Data set, split, n, sampler, NFE and seed of the number.")
+    command: str = opt("", "The command that gives it.")
+    hardware: str = opt("", "The machine, and how long it took.")
+    source: str = opt("", "Whose number it is: this recipe and its month, or a paper.")
