@@ -1,0 +1,1 @@
+"""What several networks share: attention, embeddings, blocks."""

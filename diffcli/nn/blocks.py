@@ -1,0 +1,114 @@
+"""The parts that convolutional networks are built of. Maps are (B, C, H, W)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffcli.nn.attention import attention
+
+Box = tuple[int, int, int, int]  # top, left, height, width of the picture inside a padded map
+
+
+def pad(x: Tensor, multiple: int) -> tuple[Tensor, Box]:
+    """x padded evenly to sides that `multiple` divides, an odd pixel more at the right and bottom; and where x lies in it.
+
+    Reflected at the border, so that the network sees no edge; repeated where the map is too small to reflect.
+    """
+    height, width = x.shape[-2:]
+    down, right = -height % multiple, -width % multiple
+    top, left = down // 2, right // 2
+    if down or right:
+        mode = "reflect" if down - top < height and right - left < width else "replicate"
+        x = F.pad(x, (left, right - left, top, down - top), mode=mode)
+    return x, (top, left, height, width)
+
+
+def crop(x: Tensor, box: Box) -> Tensor:
+    """The inverse of pad."""
+    top, left, height, width = box
+    return x[..., top : top + height, left : left + width]
+
+
+class Norm(nn.GroupNorm):
+    """Group normalization (Wu and He 2018) with at least 4 channels a group, at most 32 groups.
+
+    Fewer channels a group would normalize away the time embedding, which is one number a channel.
+    """
+
+    def __init__(self, channels: int):
+        most = max(1, min(32, channels // 4))
+        super().__init__(max(g for g in range(1, most + 1) if channels % g == 0), channels)
+
+
+class Residual(nn.Module):
+    """x + conv(silu(norm(conv(silu(norm(x))) + Linear(temb)))): the block of Ho et al. 2020, appendix B.
+
+    temb: (B, width), SiLU already applied, as all blocks share it.
+    """
+
+    def __init__(self, inputs: int, outputs: int, width: int, dropout: float = 0.0):
+        super().__init__()
+        self.norm1, self.conv1 = Norm(inputs), nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.time = nn.Linear(width, outputs)
+        self.norm2, self.conv2 = Norm(outputs), nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.dropout = nn.Dropout(dropout)
+        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Tensor, temb: Tensor) -> Tensor:
+        # In place where no backward pass needs the old value: a fresh map of some MB costs page faults, not arithmetic.
+        h = self.conv1(F.silu(self.norm1(x), inplace=True))
+        h += self.time(temb)[:, :, None, None]
+        h = self.conv2(self.dropout(F.silu(self.norm2(h), inplace=True)))
+        h += self.skip(x)
+        return h
+
+
+class SelfAttention(nn.Module):
+    """x + Linear(attention(norm(x))) over the H*W positions, heads of `head_channels`; one head where they do not divide."""
+
+    def __init__(self, channels: int, head_channels: int):
+        super().__init__()
+        self.heads = channels // head_channels if channels % head_channels == 0 else 1
+        self.norm = Norm(channels)
+        self.q, self.k, self.v, self.out = (nn.Linear(channels, channels) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(x)
+        q, k, v = (pointwise(h, part).flatten(2).unflatten(1, (self.heads, -1)).mT for part in (self.q, self.k, self.v))
+        h = attention(q, k, v).mT.flatten(1, 2).unflatten(2, x.shape[2:])  # (B, heads, HW, d) -> (B, C, H, W)
+        return x + pointwise(h, self.out)
+
+
+def pointwise(x: Tensor, linear: nn.Linear) -> Tensor:
+    """A Linear over channels as a 1x1 convolution: no transpose, and faster than a matrix product on most CPUs."""
+    return F.conv2d(x, linear.weight[:, :, None, None], linear.bias)
+
+
+class Downsample(nn.Conv2d):
+    """conv3 with stride 2: (H, W) -> (H/2, W/2)."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, channels, 3, stride=2, padding=1)
+
+
+class Upsample(nn.Conv2d):
+    """Nearest x2, then conv3: (H, W) -> (2H, 2W).
+
+    Computed as one transposed convolution with a 4x4 kernel made of sums of the 3x3 one: 16 products for 36, and no
+    enlarged map between; the same to rounding.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = spread(spread(self.weight, 2), 3).transpose(0, 1)  # (in, out, 4, 4)
+        return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
+
+
+def spread(w: Tensor, dim: int) -> Tensor:
+    """Three taps on an image enlarged by 2 -> four taps that the small image's pixels send to the large one's."""
+    a, b, c = w.unbind(dim)
+    return torch.stack([c, b + c, a + b, a], dim)

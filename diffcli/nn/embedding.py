@@ -1,0 +1,43 @@
+"""Numbers and classes as vectors."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def sinusoid(c_noise: Tensor, width: int) -> Tensor:
+    """[sin(c f_k) | cos(c f_k)] with f_k = 10000^(-k/half), half = width/2 (Vaswani et al. 2017, section 3.5).
+
+    c_noise: (B,), at the scale 0 ... 1000 -> (B, width) float32.
+    """
+    half = width // 2
+    f = torch.exp(torch.arange(half, device=c_noise.device) * (-math.log(10000) / half))
+    angle = c_noise.float()[:, None] * f  # (B, half)
+    return torch.cat([angle.sin(), angle.cos()], 1)
+
+
+class TimeEmbedding(nn.Module):
+    """The sinusoid of c_noise through Linear, SiLU, Linear: (B,) -> (B, 4 width)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.width = width
+        self.first, self.second = nn.Linear(width, 4 * width), nn.Linear(4 * width, 4 * width)
+
+    def forward(self, c_noise: Tensor) -> Tensor:
+        x = sinusoid(c_noise, self.width).to(self.first.weight.dtype)
+        return self.second(F.silu(self.first(x)))
+
+
+class LabelEmbedding(nn.Embedding):
+    """A row a class, after row 0 for the null label -1: (B,) int64 -> (B, width)."""
+
+    def __init__(self, classes: int, width: int):
+        super().__init__(classes + 1, width)
+
+    def forward(self, label: Tensor) -> Tensor:
+        return super().forward(label + 1)

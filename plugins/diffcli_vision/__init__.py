@@ -1,0 +1,153 @@
+"""What several methods share: the U-Net and the data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from diffcli.errors import UsageError
+from diffcli.plugin import Spec, hookimpl, opt
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetOptions:
+    """[model] of unet."""
+
+    channels: int = opt(32, "Channels of the first level, an even number.", min=4, max=4096)
+    multipliers: tuple[int, ...] | None = opt(
+        None,
+        "Channels of each level over those of the first: 1,2,3,3; unset goes by the size of the image.",
+        min=1,
+        max=64,
+    )
+    blocks: int = opt(1, "Residual blocks a level.", min=1, max=64)
+    attention: tuple[int, ...] | None = opt(
+        None, "Levels with attention, one 0 or 1 each: 0,0,0,1; unset is the lowest level alone.", min=0
+    )
+    head_channels: int = opt(32, "Channels of an attention head; one head where they do not divide a level.", min=1)
+    dropout: float = opt(0.0, "Share of features dropped inside each residual block.", min=0, max=0.9)
+
+    def fit(self, shape: tuple[int, ...]) -> UNetOptions:
+        """The same options with multipliers and attention filled in for images of `shape`, and checked.
+
+        The rule: as many levels as keep the lowest map at 4 pixels a side or more, at most four, with multipliers
+        1,2,3,3 from the top, and attention at the lowest level alone. So 28 and 32 have four levels, 16 three, 8 two, 4 one.
+        """
+        levels = max(n for n in (1, 2, 3, 4) if n == 1 or -(-min(shape[1:]) // 2 ** (n - 1)) >= 4)
+        multipliers = (1, 2, 3, 3)[:levels] if self.multipliers is None else self.multipliers
+        attention = (0,) * (len(multipliers) - 1) + (1,) if self.attention is None else self.attention
+        if self.channels % 2:
+            raise UsageError(
+                f"--channels {self.channels} is odd, but the time embedding is half sines, half cosines; use an even number"
+            )
+        if not 1 <= len(multipliers) <= 8:
+            raise UsageError(f"--multipliers has {len(multipliers)} levels; a U-Net here has 1 to 8")
+        if len(attention) != len(multipliers) or not set(attention) <= {0, 1}:
+            raise UsageError(
+                f"--attention {comma(attention)} does not go with --multipliers {comma(multipliers)}; "
+                f"use one 0 or 1 for each of the {len(multipliers)} levels"
+            )
+        return replace(self, multipliers=multipliers, attention=attention)
+
+
+def comma(numbers: tuple[int, ...]) -> str:
+    """(1, 2) -> 1,2: as on the command line."""
+    return ",".join(map(str, numbers))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapesOptions:
+    """[dataset] of shapes."""
+
+    size: int = opt(16, "Pixels a side.", min=8, max=256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedOptions:
+    """[dataset] of a set that is read from files, or downloaded once."""
+
+    data_dir: Path | None = opt(
+        None, "Folder that holds the named data sets; unset is DIFFCLI_DATA, then the user's cache, where downloads go."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColorOptions(NamedOptions):
+    """[dataset] of cifar10."""
+
+    flip: bool = opt(False, "Mirror each training image left to right half of the time.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderOptions:
+    """[dataset] of folder."""
+
+    path: Path | None = opt(
+        None,
+        "Folder of images, or of one folder a class; its train/ and test/ (or val/) are the splits, else every tenth file is held out.",
+    )
+    size: int = opt(64, "Pixels a side: the middle square of each image, resized.", min=4, max=1024)
+    color: Literal["rgb", "grey"] = opt("rgb", "Channels of the images: three, or one.")
+    skip_bad: bool = opt(False, "Count files that are no readable images, in place of stopping at the first.")
+    flip: bool = opt(False, "Mirror each training image left to right half of the time.")
+
+    @property
+    def channels(self) -> int:
+        """Of an image."""
+        return {"rgb": 3, "grey": 1}[self.color]
+
+
+@hookimpl
+def diffcli_models() -> Iterable[Spec]:
+    yield Spec(
+        name="unet",
+        target="diffcli_vision.unet:UNet",
+        summary="Convolutional U-Net with time embedding, and attention at low resolution.",
+        config=UNetOptions,
+        paper="https://arxiv.org/abs/2006.11239",
+    )
+
+
+@hookimpl
+def diffcli_datasets() -> Iterable[Spec]:
+    yield Spec(
+        name="digits",
+        target="diffcli_vision.digits:digits",
+        summary="1,797 handwritten digits, 8x8 grey, embedded.",
+        paper="https://doi.org/10.24432/C50P49",
+    )
+    yield Spec(
+        name="shapes",
+        target="diffcli_vision.shapes:shapes",
+        summary="12,000 colored shapes of ten kinds, 16x16 RGB, drawn on the spot.",
+        config=ShapesOptions,
+    )
+    yield Spec(
+        name="mnist",
+        target="diffcli_vision.named:mnist",
+        summary="70,000 handwritten digits, 28x28 grey; 12 MB on first use.",
+        config=NamedOptions,
+        paper="http://yann.lecun.com/exdb/mnist",
+    )
+    yield Spec(
+        name="fashion-mnist",
+        target="diffcli_vision.named:fashion_mnist",
+        summary="70,000 pictures of clothes, 28x28 grey; 31 MB on first use.",
+        config=NamedOptions,
+        paper="https://arxiv.org/abs/1708.07747",
+    )
+    yield Spec(
+        name="cifar10",
+        target="diffcli_vision.named:cifar10",
+        summary="60,000 photographs of ten kinds, 32x32 RGB; 170 MB on first use.",
+        config=ColorOptions,
+        paper="https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf",
+    )
+    yield Spec(
+        name="folder",
+        target="diffcli_vision.folder:folder",
+        summary="Your own images: --path FOLDER, flat or one folder a class.",
+        config=FolderOptions,
+    )

@@ -1,0 +1,101 @@
+"""The U-Net of Ho et al. 2020 (appendix B), small by default."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffcli.core.denoiser import Cond
+from diffcli.core.space import Space
+from diffcli.nn.blocks import Downsample, Norm, Residual, SelfAttention, Upsample, crop, pad
+from diffcli.nn.embedding import LabelEmbedding, TimeEmbedding
+from diffcli_vision import UNetOptions
+
+
+class Stage(nn.Module):
+    """Residual, then attention if asked for."""
+
+    def __init__(self, inputs: int, outputs: int, config: UNetOptions, attention: bool):
+        super().__init__()
+        self.residual = Residual(inputs, outputs, 4 * config.channels, config.dropout)
+        self.attention = SelfAttention(outputs, config.head_channels) if attention else nn.Identity()
+
+    def forward(self, x: Tensor, temb: Tensor) -> Tensor:
+        return self.attention(self.residual(x, temb))
+
+
+class UNet(nn.Module):
+    """net(x (B, inputs, H, W), c_noise (B,), cond) -> (B, outputs, H, W).
+
+    Down: stages and strided convolutions, each output kept; middle; up: stages that each take one kept map back, the
+    newest first. The picture is padded to a multiple of 2^(levels - 1) inside and cropped again. classes > 0 adds a
+    class table to the time embedding, read with cond["label"]: -1 is the null label.
+
+    Forward and backward on one Zen 5 core, float32, B = 128, over the same network with nearest + conv3 and nothing in
+    place: 0.89 of its CPU time at 1x8x8 (48 channels), 0.85 at 1x28x28 (32 channels); convolutions are 3/4 of the rest.
+    bfloat16 autocast takes 0.79 and 0.56 of that. channels_last gains nothing in float32, and loses 1.4 in bfloat16 with
+    a GroupNorm written for it (torch's own is slower still), so maps are NCHW.
+    """
+
+    def __init__(self, config: UNetOptions, space: Space, *, inputs: int, outputs: int, classes: int = 0):
+        super().__init__()
+        config = config.fit(space.shape)
+        assert config.multipliers is not None and config.attention is not None
+        base, width = config.channels, 4 * config.channels
+        levels = [(base * m, bool(a)) for m, a in zip(config.multipliers, config.attention, strict=True)]
+        last = len(levels) - 1
+        self.multiple = 2**last
+        self.time = TimeEmbedding(base)
+        self.label = LabelEmbedding(classes, width) if classes else None
+
+        self.stem = nn.Conv2d(inputs, base, 3, padding=1)
+        skips, c = [base], base
+        self.down = nn.ModuleList()
+        for i, (channels, attention) in enumerate(levels):
+            level = nn.ModuleList()
+            for _ in range(config.blocks):
+                level.append(Stage(c, channels, config, attention))
+                c = channels
+                skips.append(c)
+            if i < last:
+                level.append(Downsample(c))
+                skips.append(c)
+            self.down.append(level)
+
+        self.middle = nn.ModuleList([Stage(c, c, config, True), Stage(c, c, config, False)])
+
+        self.up = nn.ModuleList()
+        for i, (channels, attention) in reversed(list(enumerate(levels))):
+            level = nn.ModuleList()
+            for _ in range(config.blocks + 1):
+                level.append(Stage(c + skips.pop(), channels, config, attention))
+                c = channels
+            if i > 0:
+                level.append(Upsample(c))
+            self.up.append(level)
+
+        self.norm, self.head = Norm(c), nn.Conv2d(c, outputs, 3, padding=1)
+
+    def embed(self, c_noise: Tensor, cond: Cond) -> Tensor:
+        """(B, 4 channels): time and class, activated once for all blocks."""
+        temb = self.time(c_noise)
+        if self.label is not None:
+            temb = temb + self.label(cond["label"])
+        return F.silu(temb)
+
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Cond) -> Tensor:
+        temb = self.embed(c_noise, cond)
+        x, box = pad(x, self.multiple)
+        x = self.stem(x)
+        skips = [x]
+        for level in self.down:
+            for part in level:
+                x = part(x, temb) if isinstance(part, Stage) else part(x)
+                skips.append(x)
+        for stage in self.middle:
+            x = stage(x, temb)
+        for level in self.up:
+            for part in level:
+                x = part(torch.cat([x, skips.pop()], 1), temb) if isinstance(part, Stage) else part(x)
+        return crop(self.head(F.silu(self.norm(x), inplace=True)), box)

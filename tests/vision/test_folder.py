@@ -1,0 +1,179 @@
+"""Laws of folders of images: what is a class, what is held out, and how bad files are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffcli_vision import FolderOptions
+from diffcli_vision import folder as module
+from diffcli_vision.folder import folder
+from PIL import Image
+
+from diffcli.core.space import Pixels
+from diffcli.errors import DataError, UsageError
+
+
+def save(path: Path, color: object = (200, 100, 0), size: tuple[int, int] = (12, 10), mode: str = "RGB", **how) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, color).save(path, **how)
+    return path
+
+
+def fill(path: Path, n: int, first: int = 0) -> Path:
+    """n pictures; the red of picture i is i."""
+    for i in range(first, first + n):
+        save(path / f"{i:03d}.png", (i, 0, 255))
+    return path
+
+
+def reds(data) -> list[int]:
+    return data.images[:, 0, 0, 0].tolist()
+
+
+def options(path: Path, **how) -> FolderOptions:
+    return FolderOptions(path=path, **{"size": 8, **how})
+
+
+def test_flat_folder_has_no_classes(tmp_path):
+    fill(tmp_path, 25)
+    train, test = folder(options(tmp_path), "train"), folder(options(tmp_path), "test")
+    assert reds(test) == [9, 19] and reds(train) == [i for i in range(25) if i % 10 != 9]
+    assert (train.classes, train.class_names, train.labels, train.shape) == (0, (), None, (3, 8, 8))
+    assert train.batch(torch.arange(2), torch.arange(2), Pixels((3, 8, 8), 0)).label is None
+
+
+def test_class_folders_are_sorted_and_hidden_ones_are_none(tmp_path):
+    fill(tmp_path / "[" / "red]", 11), fill(tmp_path / "b", 11, 50), fill(tmp_path / "a" / "deep", 8, 100)
+    fill(tmp_path / ".cache", 5), (tmp_path / "empty").mkdir(), (tmp_path / "notes.txt").write_text("no image")
+    save(tmp_path / "b" / ".hidden.png")
+    train, test = folder(options(tmp_path), "train"), folder(options(tmp_path), "test")
+    assert train.class_names == ("[", "a", "b") and train.classes == 3
+    assert len(train) + len(test) == 30 and reds(test) == [9, 50, 60]
+    assert train.labels.tolist() == [0] * 10 + [1] * 8 + [2] * 9
+
+
+@pytest.mark.parametrize("held_out", ["test", "val"])
+def test_train_and_test_folders_are_the_splits(tmp_path, held_out):
+    for split, n in (("train", 6), (held_out, 3)):
+        fill(tmp_path / split / "x", n), fill(tmp_path / split / "y", n, 100)
+    train, test = folder(options(tmp_path), "train"), folder(options(tmp_path), "test")
+    assert (len(train), len(test), train.class_names) == (12, 6, ("x", "y"))
+    fill(tmp_path / held_out / "z", 3)
+    with pytest.raises(DataError, match="class z is not in both"):
+        folder(options(tmp_path), "test")
+
+
+def test_bad_file_is_named_or_counted(tmp_path, capsys):
+    fill(tmp_path / "[", 12)
+    bad = tmp_path / "[" / "red]\x1b.png"
+    bad.write_bytes(b"\x89PNG nonsense")
+    with pytest.raises(DataError, match=r"\[/red\]\\x1b\.png is no readable image.*--skip-bad"):
+        folder(options(tmp_path), "train")
+    assert len(folder(options(tmp_path, skip_bad=True), "train")) == 11
+    assert "1 of 12 files skipped" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"GIF89a" + b[6:], lambda b: b"\x80\x04pickle"]
+)
+def test_cut_and_foreign_files_are_bad(tmp_path, damage):
+    rng = np.random.default_rng(0)
+    fill(tmp_path, 3)
+    path = tmp_path / "001.png"
+    Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=r"001\.png is no readable image"):
+        folder(options(tmp_path), "train")
+
+
+def test_caps_of_pixels_and_bytes(tmp_path, monkeypatch):
+    fill(tmp_path, 3)
+    save(tmp_path / "wide.png", 0, (9000, 8000), "1")
+    with pytest.raises(DataError, match=r"wide\.png is no readable image: 9000x8000, above the limit of 64 Mpixel"):
+        folder(options(tmp_path), "train")
+    save(tmp_path / "wide.png", 0, (12000, 10000), "1")
+    with pytest.raises(DataError, match=r"wide\.png is no readable image: Image size"):
+        folder(options(tmp_path), "train")
+    (tmp_path / "wide.png").unlink()
+    monkeypatch.setattr(module, "MOST_BYTES", 10)
+    with pytest.raises(DataError, match=r"000\.png is no readable image: 0 MB, above"):
+        folder(options(tmp_path), "train")
+
+
+def test_links_that_leave_the_folder_are_refused(tmp_path):
+    inside, outside = fill(tmp_path / "in", 4), fill(tmp_path / "out", 4)
+    (inside / "link.png").symlink_to(inside / "000.png")
+    assert len(folder(options(inside), "train")) == 5
+    (inside / "other.png").symlink_to(outside / "000.png")
+    with pytest.raises(DataError, match=r"other\.png is a link out of"):
+        folder(options(inside), "train")
+    (inside / "other.png").unlink()
+    (inside / "class").symlink_to(outside)
+    with pytest.raises(DataError, match="class is a link out of"):
+        folder(options(inside), "train")
+
+
+def test_link_in_a_circle_ends(tmp_path):
+    fill(tmp_path / "a", 3)
+    (tmp_path / "a" / "again").symlink_to(tmp_path / "a")
+    with pytest.raises(DataError, match="link leads in a circle"):
+        folder(options(tmp_path), "train")
+
+
+def test_middle_square_is_resized(tmp_path):
+    pixels = np.zeros((20, 60, 3), np.uint8)
+    pixels[:, 20:40] = 255
+    for i in range(2):
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    images = folder(options(tmp_path, size=10), "train").images
+    assert images[..., 1:-1].min() == 255 and images.min() > 200
+    assert folder(options(tmp_path, size=10, color="grey"), "train").shape == (1, 10, 10)
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    pixels[:8] = 255  # bright above
+    exif = Image.Exif()
+    exif[0x0112] = 3  # turned by 180 degrees
+    for i in range(2):
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png", exif=exif)
+    image = folder(options(tmp_path, size=16), "train").images[0, 0]
+    assert image[:8].max() == 0 and image[8:].min() == 255
+
+
+def test_transparent_lies_on_white_and_16_bits_are_scaled(tmp_path):
+    save(tmp_path / "a.png", (0, 0, 0, 0), mode="RGBA")
+    Image.fromarray(np.full((9, 9), 257 * 100, np.uint16)).save(tmp_path / "b.png")
+    save(tmp_path / "c.png", 50, mode="L")
+    assert reds(folder(options(tmp_path), "train")) == [255, 100, 50]
+
+
+def test_what_is_no_data_set(tmp_path):
+    with pytest.raises(UsageError, match="--path"):
+        folder(FolderOptions(), "train")
+    with pytest.raises(DataError, match="is no folder"):
+        folder(options(tmp_path / "nope"), "train")
+    with pytest.raises(DataError, match="holds no images"):
+        folder(options(tmp_path), "train")
+    fill(tmp_path, 5)
+    with pytest.raises(DataError, match="test, index % 10 == 9 has 0 images"):
+        folder(options(tmp_path), "test")
+    fill(tmp_path / "class", 2)
+    with pytest.raises(DataError, match=r"beside folders of images, as 000\.png"):
+        folder(options(tmp_path), "train")
+
+
+def test_more_than_half_of_memory_is_refused(tmp_path, monkeypatch):
+    fill(tmp_path, 3)
+    monkeypatch.setattr(module.os, "sysconf", lambda name: 20)
+    with pytest.raises(DataError, match="over half of this machine's"):
+        folder(options(tmp_path), "train")
+
+
+def test_flip_is_for_training(tmp_path):
+    fill(tmp_path, 20)
+    assert folder(options(tmp_path, flip=True), "train").flip
+    assert not folder(options(tmp_path, flip=True), "test").flip
