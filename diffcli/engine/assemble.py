@@ -1,0 +1,105 @@
+"""Recipe -> method and space: the only place that puts components together. No file is read here but the data set's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from diffcli.core.denoiser import Preconditioned
+from diffcli.core.method import Method
+from diffcli.core.random import key
+from diffcli.core.space import Autoencoder, Latents, Pixels, Space, Tokens
+from diffcli.errors import UsageError
+from diffcli.recipe import Part, Recipe
+from diffcli.registry import registry
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a model must know of its data when they are gone: it is stored with every checkpoint.
+
+    shape: (C, H, W) of a picture; classes: 0 is none.
+    """
+
+    name: str
+    split: str
+    shape: tuple[int, ...]
+    classes: int
+    class_names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, dataset: Any) -> Facts:
+        return cls(dataset.name, dataset.split, tuple(dataset.shape), dataset.classes, tuple(dataset.class_names))
+
+    @classmethod
+    def read(cls, table: dict[str, Any]) -> Facts:
+        """From the plain JSON that `vars` of it made."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The parts, put together; the recipe now says what was chosen for options left to the network."""
+
+    recipe: Recipe
+    method: Method
+    space: Space
+    facts: Facts
+
+
+def open_data(recipe: Recipe, split: str) -> Any:
+    """The recipe's data set: split "train", or "test" for the held-out images."""
+    part = recipe.parts["dataset"]
+    return registry().get("dataset", part.name).load()(part.config, split)
+
+
+def assemble(recipe: Recipe, facts: Facts, autoencoder: Autoencoder | None = None) -> Assembly:
+    """The method of a recipe for data of this kind, freshly initialized from the recipe's seed.
+
+    autoencoder: the space is then its latents. Raises UsageError for parts that cannot work together.
+    """
+    spec = recipe.spec
+    picture = Tokens if spec.family == "masked" else Pixels
+    space: Space = picture(facts.shape, facts.classes)
+    if autoencoder is not None:
+        space = Latents(autoencoder, space)
+    if getattr(recipe.method.config, "cond", "none") == "label" and not facts.classes:
+        raise UsageError(
+            f"--cond label needs classes, but {facts.name} has none; leave --cond out, or take a data set with classes"
+        )
+
+    parts: dict[str, Any] = {}
+    if "schedule" in recipe.parts:
+        schedule = recipe.parts["schedule"]
+        parts["process"] = registry().get("schedule", schedule.name).load()(schedule.config, space)
+    if "model" in recipe.parts:
+        model = fitted(recipe.parts["model"], space)
+        recipe = recipe.replace_part("model", model.config)
+        parts["model"] = partial(registry().get("model", model.name).load(), model.config, space)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key(recipe.train.seed, "init", 0))
+        method = spec.load()(recipe.method.config, space, **parts)
+    readable(recipe, method)
+    return Assembly(recipe, method, space, facts)
+
+
+def fitted(part: Part, space: Space) -> Part:
+    """The part with the options that were left to it filled in for this space."""
+    return Part(part.name, part.config.fit(space.shape)) if hasattr(part.config, "fit") else part
+
+
+def readable(recipe: Recipe, method: Method) -> None:
+    """Refuse a network output that has no solution at t = 1, where sampling starts."""
+    denoiser = method.denoiser
+    if not isinstance(denoiser, Preconditioned):
+        return
+    one, p = torch.ones((), dtype=torch.float64), denoiser.process
+    a, b = denoiser.param(p, one)
+    if float(p.alpha(one) * b - p.sigma(one) * a) == 0:
+        raise UsageError(
+            f"{denoiser.param.__name__}-prediction has no x_0 where alpha is 0 "
+            f"({recipe.parts['schedule'].name} at t = 1); use v, x0 or velocity"
+        )

@@ -1,0 +1,24 @@
+"""An exponential moving average of the weights."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+
+class EMA:
+    """d_n = min(decay, (1 + n)/(10 + n)) after n updates, so that the initial weights are soon forgotten; buffers are copied."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, n: int) -> None:
+        """Average in the weights of `model`; n: updates so far."""
+        decay = min(self.decay, (1 + n) / (10 + n))
+        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
+        for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
+            mine.copy_(theirs)

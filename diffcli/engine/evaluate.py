@@ -1,0 +1,196 @@
+"""Numbers that carry their provenance: each measure gives records, appended to the run."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from diffcli.core.random import Rows
+from diffcli.engine.assemble import open_data
+from diffcli.engine.load import Model, read
+from diffcli.engine.precision import autocast
+from diffcli.engine.rundir import find
+from diffcli.engine.sample import Samples, sample
+from diffcli.errors import UsageError
+from diffcli.metrics.frechet import frechet
+from diffcli.metrics.likelihood import bits_per_dim
+from diffcli.metrics.neighbors import vote
+from diffcli.plugin import load as load_target
+from diffcli.recipe import Recipe
+from diffcli.sections import EvalOptions
+
+BATCH = 250
+Record = dict[str, Any]
+
+
+@torch.no_grad()
+def held_out_loss(model: Model, data: Any, images: int = 10000, seed: int = 0) -> float:
+    """The loss on held-out images, each at its own fixed noise and stratified time: curves of different runs compare."""
+    n, total = min(images, len(data)), 0.0
+    method = model.method.eval()
+    for items in torch.arange(n, device=model.device).split(BATCH):
+        with autocast(model.recipe.train.precision, model.device):
+            losses = method.loss(data.batch(items, items, model.space), Rows(seed, items, n))
+        total += float(losses["loss"]) * len(items)
+    return total / n
+
+
+@dataclass
+class Bench:
+    """A model on the bench: its data and its samples are read and drawn once, when a measure asks for them."""
+
+    model: Model
+    recipe: Recipe
+    options: EvalOptions
+    tick: Callable[[int], None]
+
+    @cached_property
+    def test(self) -> Any:
+        return open_data(self.recipe, "test").to(self.model.device)
+
+    @cached_property
+    def train(self) -> Any:
+        return open_data(self.recipe, "train").to(self.model.device)
+
+    @cached_property
+    def samples(self) -> Samples:
+        return sample(self.model, self.options, self.recipe.parts.get("sampler"), tick=self.tick)
+
+    def real(self, data: Any, most: int) -> tuple[Tensor, Tensor | None]:
+        """(n, C, H, W) and labels of the first `most` images in a fixed order."""
+        items = torch.arange(len(data)) if most >= len(data) else data.items(0, torch.arange(most))
+        parts = [data.batch(i, i, Plain) for i in items.split(BATCH)]
+        labels = None if parts[0].label is None else torch.cat([p.label for p in parts]).cpu()
+        return torch.cat([p.x for p in parts]).float().cpu(), labels
+
+    def record(self, metric: str, value: float, **more: Any) -> Record:
+        facts = (
+            self.samples.facts | {"nfe": self.samples.nfe}
+            if "n" in more
+            else {
+                "run": self.model.where,
+                "step": self.model.step,
+                "weights": self.model.weights,
+                "device": str(self.model.device),
+            }
+        )
+        return {"metric": metric, "value": value, "dataset": self.model.facts.name, **facts, **more}
+
+
+class Plain:
+    """The space of images as they are: what real pictures are measured in."""
+
+    @staticmethod
+    def encode(x: Tensor) -> Tensor:
+        return x
+
+
+def loss(bench: Bench) -> Iterator[Record]:
+    """The method's own loss on held-out images."""
+    n = min(bench.options.images, len(bench.test))
+    value = held_out_loss(bench.model, bench.test, n, bench.options.seed)
+    yield bench.record("loss", value, split=bench.test.split, images=n, seed=bench.options.seed)
+
+
+def fd(bench: Bench) -> Iterator[Record]:
+    """Frechet distance of pixels between samples and held-out images, and its floor: training images in place of samples."""
+    drawn = bench.samples.x.clamp(-1, 1).flatten(1)
+    real, _ = bench.real(bench.test, 10000)
+    floor, _ = bench.real(bench.train, len(drawn))
+    real = real.flatten(1)
+    more: Record = {
+        "n": len(drawn),
+        "reference": len(real),
+        "split": bench.test.split,
+        "floor": frechet(floor.flatten(1), real),
+    }
+    if len(drawn) <= drawn.shape[1]:
+        more["warning"] = (
+            f"n = {len(drawn)} is not above the {drawn.shape[1]} features: the covariance is singular and the distance biased"
+        )
+    yield bench.record("fd[pixels]", frechet(drawn, real), **more)
+
+
+def agreement(bench: Bench) -> Iterator[Record]:
+    """Share of conditional samples that the nearest real training images give the class that was asked for."""
+    label, k = bench.samples.label, bench.options.neighbors
+    if label is None:
+        raise UsageError(
+            f"agreement needs classes, but {bench.model.where} was trained without; train with --cond label"
+        )
+    real, real_label = bench.real(bench.train, bench.options.reference)
+    test, test_label = bench.real(bench.test, 2000)
+    judged = vote(bench.samples.x.clamp(-1, 1).flatten(1), real.flatten(1), real_label, k)
+    on_real = vote(test.flatten(1), real.flatten(1), real_label, k)
+    more = {
+        "n": len(label),
+        "reference": len(real),
+        "split": bench.train.split,
+        "real": float((on_real == test_label).double().mean()),
+    }
+    yield bench.record(f"agreement[{k}nn]", float((judged == label).double().mean()), **more)
+
+
+def nll(bench: Bench) -> Iterator[Record]:
+    """Bits per dimension of held-out images by the probability-flow ODE, with the standard error over images."""
+    if bench.recipe.train.autoencoder is not None:
+        raise UsageError("nll is measured in pixels; a latent model has none")
+    n = min(bench.options.images, len(bench.test), 256)
+    bits = []
+    for items in torch.arange(n, device=bench.model.device).split(BATCH):
+        rng, batch = Rows(bench.options.seed, items, n), bench.test.batch(items, items, bench.model.space)
+        method = bench.model.method
+        bits.append(bits_per_dim(method.denoiser, batch.x, method.cond(batch, rng), rng).cpu())
+    value = torch.cat(bits)
+    yield bench.record(
+        "nll",
+        float(value.mean()),
+        unit="bits/dim",
+        images=n,
+        standard_error=float(value.std() / math.sqrt(n)),
+        split=bench.test.split,
+        seed=bench.options.seed,
+    )
+
+
+MEASURES: dict[str, Callable[[Bench], Iterator[Record]]] = {"loss": loss, "fd": fd, "agreement": agreement, "nll": nll}
+
+
+def chosen(bench: Bench) -> list[Callable[[Bench], Iterator[Record]]]:
+    """The measures asked for by name; auto is loss, fd, and agreement where there are classes."""
+    own = bench.recipe.spec.metrics
+    names = [name.strip() for name in bench.options.metric.split(",")]
+    if names == ["auto"]:
+        conditional = getattr(bench.model.method, "conditional", False)
+        names = ["loss", "fd"] + (["agreement"] if conditional else [])
+    if unknown := [name for name in names if name not in MEASURES and name not in own]:
+        raise UsageError(f"--metric {unknown[0]} is unknown; there are {', '.join([*MEASURES, *own])}")
+    return [MEASURES[name] if name in MEASURES else load_target(own[name]) for name in names]
+
+
+def evaluate(run: str | Path, recipe: Recipe, options: EvalOptions, console: Console | None = None) -> list[Record]:
+    """Measure a run; its records, appended to evals.jsonl beside it.
+
+    recipe: the run's, with the sampler to use. Raises DiffcliError.
+    """
+    from diffcli.engine.progress import Bar
+
+    found = find(str(run))
+    model = read(found, raw=options.raw, device=options.device)
+    total = options.per_class * max(1, model.facts.classes) if options.per_class else options.samples
+    with Bar("sample", total, console or Console(stderr=True)) as bar:
+        bench = Bench(model, recipe, options, bar.update)
+        records = [record for measure in chosen(bench) for record in measure(bench)]
+    if found.kind == "run":
+        with open(found.path / "evals.jsonl", "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(record, allow_nan=False) + "\n" for record in records)
+    return records

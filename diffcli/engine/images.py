@@ -1,0 +1,192 @@
+"""Pictures of samples: grids, strips of a trajectory, animations, and a look in the terminal."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import time
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from einops import rearrange, repeat
+from PIL import Image, ImageDraw, ImageFont
+from rich.console import Console
+from rich.style import Style
+from rich.text import Text
+from torch import Tensor
+
+from diffcli.engine.files import durable
+from diffcli.errors import NonFinite, UsageError, show
+
+Picture = np.ndarray[Any, np.dtype[np.uint8]]  # (H, W, 1) or (H, W, 3)
+SIDE = 48  # a picture in a grid is enlarged, by a whole factor, to at least this many pixels a side
+FORMATS = {"png": "PNG", "pdf": "PDF", "webp": "WEBP", "gif": "GIF"}
+RAMP = " .:-=+*#%@"
+ACROSS = 16  # frames in a row of a strip
+
+
+def to_pictures(x: Tensor) -> Picture:
+    """(B, C, H, W) in [-1, 1] -> (B, H, W, 1 or 3) uint8; what lies outside is clamped.
+
+    Three channels are red, green, blue; of more the first three are shown, of two the first. NonFinite names the images
+    that have NaN or infinity: they are never drawn.
+    """
+    x = x.detach().float().cpu()
+    if bad := [i for i, image in enumerate(x) if not image.isfinite().all()]:
+        listed = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+        raise NonFinite(
+            f"{len(bad)} of {len(x)} images have NaN or infinity ({listed}); sample in fp32, or train longer with a lower --lr"
+        )
+    shown = x[:, : 3 if x.shape[1] >= 3 else 1]
+    levels = ((shown.clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
+    return rearrange(levels, "b c h w -> b h w c")
+
+
+def single(picture: Picture, scale: int = 1) -> Image.Image:
+    """One picture; each of its pixels becomes scale x scale."""
+    picture = repeat(picture, "h w c -> (h i) (w j) c", i=scale, j=scale)
+    return Image.fromarray(np.ascontiguousarray(picture[..., 0] if picture.shape[-1] == 1 else picture))
+
+
+def grid(
+    pictures: Sequence[Picture] | Picture,
+    columns: int | None = None,
+    *,
+    scale: int | None = None,
+    gutter: int = 2,
+    background: int = 216,  # a light gray: neither black nor white pictures melt into it
+    row_labels: Sequence[str] = (),
+    column_labels: Sequence[str] = (),
+    captions: Sequence[str] = (),
+) -> Image.Image:
+    """Pictures of one size in rows, near square unless columns says otherwise.
+
+    scale: enlargement, unset is up to SIDE pixels; gutter: pixels between and around; captions: a line above each picture.
+    """
+    scale = scale or max(1, math.ceil(SIDE / min(pictures[0].shape[:2])))
+    tiles = [single(picture, scale) for picture in pictures]
+    columns = min(columns or math.ceil(math.sqrt(len(tiles))), len(tiles))
+    rows = math.ceil(len(tiles) / columns)
+    width, height = tiles[0].size
+    font = ImageFont.load_default(11)
+    line = math.ceil(sum(font.getmetrics()[:2])) + 2 if captions or column_labels else 0
+    wide = max([width, *(math.ceil(font.getlength(text)) + 4 for text in (*captions, *column_labels))])
+    left = max([0, *(math.ceil(font.getlength(text)) + 6 for text in row_labels)])
+    top, above = line if column_labels else 0, line if captions else 0
+    cell, tall = wide + gutter, height + above + gutter
+    sheet = Image.new(
+        tiles[0].mode,
+        (left + columns * cell + gutter, top + rows * tall + gutter),
+        (background,) * len(tiles[0].getbands()),
+    )
+    draw, ink = ImageDraw.Draw(sheet), (20 if background > 127 else 235,) * len(sheet.getbands())
+    for i, tile in enumerate(tiles):
+        x, y = left + gutter + i % columns * cell, top + gutter + i // columns * tall
+        sheet.paste(tile, (x + (wide - width) // 2, y + above))
+        if captions:
+            draw.text((x + wide / 2, y + above - 2), captions[i], ink, font, anchor="ms")
+    for i, text in enumerate(column_labels[:columns]):
+        draw.text((left + gutter + i * cell + wide / 2, top - 2), text, ink, font, anchor="ms")
+    for i, text in enumerate(row_labels[:rows]):
+        draw.text((left - 2, top + gutter + i * tall + above + height / 2), text, ink, font, anchor="rm")
+    return sheet
+
+
+def strip(frames: Sequence[tuple[float, Picture]]) -> Image.Image:
+    """Snapshots (t, picture) of one image from noise to the end, each under the t at which it exists."""
+    return grid(
+        [picture for _, picture in frames], min(len(frames), ACROSS), captions=[f"t={t:.3f}" for t, _ in frames]
+    )
+
+
+def save_picture(image: Image.Image, path: Path, format: str | None = None) -> Path:
+    """Write an image whole or not at all; format: png, pdf, webp or gif, by default what the name ends in."""
+    path, kind = named(path, format)
+    options: dict[str, Any] = {}
+    if kind == "pdf":  # Pillow stores a palette without loss, and colours as JPEG
+        image = image.convert("P") if image.mode == "L" else image
+        options = {
+            "resolution": 150.0,
+            "quality": 95,
+            "subsampling": 0,
+            "creationDate": time.gmtime(0),
+            "modDate": time.gmtime(0),
+        }
+    elif kind == "webp":
+        options = {"lossless": True}
+    return write(path, image, kind, options)
+
+
+def save_animation(
+    frames: Sequence[Image.Image], path: Path, format: str | None = None, *, fps: float = 12, hold: float = 1.5
+) -> Path:
+    """Write a moving picture, webp or gif, that loops and rests `hold` seconds on its last frame."""
+    path, kind = named(path, format)
+    if kind not in ("webp", "gif"):
+        raise UsageError(f"{kind} pictures do not move; use --format webp or gif")
+    pace = max(20, round(1000 / fps))  # milliseconds; players slow shorter ones down
+    durations = [pace] * (len(frames) - 1) + [max(pace, round(1000 * hold))]
+    moving = {"save_all": True, "append_images": frames[1:], "duration": durations, "loop": 0}
+    return write(path, frames[0], kind, moving | ({"lossless": True} if kind == "webp" else {"disposal": 1}))
+
+
+def named(path: Path, format: str | None) -> tuple[Path, str]:
+    """The path with the ending of its format; dots inside a name such as step-00-t1.000 are no endings."""
+    ending = path.suffix.removeprefix(".").lower()
+    kind = format or ending
+    if kind not in FORMATS:
+        raise UsageError(f"pictures are no {show(kind) or 'files without an ending'}; use one of: {', '.join(FORMATS)}")
+    return path if ending == kind else path.with_name(f"{path.name}.{kind}"), kind
+
+
+def write(path: Path, image: Image.Image, kind: str, options: dict[str, Any]) -> Path:
+    data = io.BytesIO()
+    image.save(data, FORMATS[kind], **options)
+    durable(path, data.getvalue())
+    return path
+
+
+def show_in_terminal(image: Image.Image, console: Console) -> None:
+    """Two pixels a character in true colour; a ramp of ten characters where there are no colours or no terminal.
+
+    Made for grids of scale=1, gutter=1, background=0; what is wider than the console is shrunk.
+    """
+    blocks = (
+        console.is_terminal
+        and console.color_system is not None
+        and not console.no_color
+        and console.encoding.startswith("utf")
+    )
+    across = console.width if blocks else console.width // 2
+    if image.width > across:
+        image = image.resize((across, max(1, round(image.height * across / image.width))), Image.Resampling.BOX)
+    lines = half_blocks(image.convert("RGB")) if blocks else characters(image.convert("L"))
+    console.print(Text("\n").join(lines), soft_wrap=True, highlight=False)
+
+
+def half_blocks(image: Image.Image) -> list[Text]:
+    """The upper pixel is the colour of the character, the lower that of its ground."""
+    pixels = np.asarray(image)
+    if len(pixels) % 2:
+        pixels = np.concatenate([pixels, np.zeros_like(pixels[:1])])
+    lines = []
+    for pair in rearrange(pixels, "(h two) w c -> h w (two c)", two=2).tolist():
+        styles = (Style(color=f"rgb({r},{g},{b})", bgcolor=f"rgb({i},{j},{k})") for r, g, b, i, j, k in pair)
+        lines.append(Text.assemble(*(("▀", style) for style in styles)))
+    return lines
+
+
+def characters(image: Image.Image) -> list[Text]:
+    """A pixel is two characters wide, near square; brighter is denser."""
+    levels = (np.asarray(image).astype(int) * len(RAMP)) // 256
+    return [Text("".join(RAMP[level] * 2 for level in row).rstrip()) for row in levels]
+
+
+def slug(text: str, limit: int = 60) -> str:
+    """A file name of a text from outside: lower-case letters, digits, dots, - and _ alone, never hidden, never empty."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9._-]+", "-", plain).strip("-._")[:limit].rstrip("-._") or "unnamed"

@@ -1,0 +1,119 @@
+"""A checkpoint or a model folder -> a model that can be sampled. It rebuilds itself from plain JSON and verified tensors."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffcli import recipe as recipes
+from diffcli.core.method import Method
+from diffcli.core.space import Space
+from diffcli.engine import checkpoint
+from diffcli.engine.assemble import Facts, assemble
+from diffcli.engine.precision import device as choose
+from diffcli.engine.rundir import Found, find
+from diffcli.errors import RunError, UsageError, show
+from diffcli.recipe import Recipe
+
+
+@dataclass
+class Model:
+    """A method with its trained weights, where it came from, and what its data were like."""
+
+    recipe: Recipe
+    method: Method
+    space: Space
+    facts: Facts
+    device: torch.device
+    where: str
+    step: int
+    weights: str  # "ema" or "raw"
+    sha256: str
+
+    def sample(self, n: int = 16, **options: Any) -> Tensor:
+        """(n, C, H, W) images in [-1, 1].
+
+        options: those of [sample] (seed, label, steps, spacing, guidance_scale, ...), and sampler="midpoint", or a table
+        such as sampler={"name": "ddim", "eta": 1.0}. Image i depends on (seed, i) alone. Raises UsageError for an option
+        that does not exist or does not fit.
+        """
+        from diffcli.engine.sample import sample
+
+        asked = options.pop("sampler", None)
+        recipe = overlay(self.recipe, {"name": asked} if isinstance(asked, str) else asked, {"samples": n, **options})
+        return sample(self, recipe.sample, recipe.parts.get("sampler")).x.clamp(-1, 1)
+
+
+def overlay(recipe: Recipe, sampler: dict[str, Any] | None, sample: dict[str, Any]) -> Recipe:
+    """The recipe with other [sampler] and [sample] values; another sampler drops the options of the one before."""
+    over = {"sampler": sampler or {}, "sample": {k: v for k, v in sample.items() if v is not None}}
+    return recipes.resolve(recipes.overlay(recipe.tables(), {k: v for k, v in over.items() if v}))
+
+
+def load(path: str | Path, *, raw: bool = False, device: str = "auto") -> Model:
+    """The model at a method's name (its newest run), a run, a checkpoint or a model folder.
+
+    raw: the trained weights in place of their average. Raises RunError where there is none or it is damaged.
+    """
+    return read(find(str(path)), raw=raw, device=device)
+
+
+def complain(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def read(found: Found, *, raw: bool = False, device: str = "auto") -> Model:
+    """The model that the resolver found; a damaged checkpoint is told on stderr, and the one before is used."""
+    if found.kind == "model":
+        stored = checkpoint.open_model(found.path)
+        tensors, meta, step, weights = stored.tensors("model"), stored.meta, stored.meta.get("step", 0), "ema"
+    else:
+        stored = (
+            checkpoint.open_checkpoint(found.path)
+            if found.kind == "checkpoint"
+            else checkpoint.latest(found.path, warn=complain, move=False)
+        )
+        if stored is None:
+            raise RunError(f"{show(found.path)} holds no whole checkpoint; train it again, or resume it with --resume")
+        weights = "raw" if raw else "ema"
+        tensors, meta, step = stored.tensors("model" if raw else "ema"), stored.meta, stored.step
+    recipe, facts = parse(meta, found.path)
+    on = choose(device)
+    assembly = assemble(recipe, facts, autoencoder(recipe, meta, device))
+    checkpoint.load_into(assembly.method, tensors, str(found.path))
+    method = assembly.method.to(on).eval().requires_grad_(False)
+    return Model(assembly.recipe, method, assembly.space, facts, on, str(found.path), step, weights, stored.sha256)
+
+
+def parse(meta: dict[str, Any], path: Path) -> tuple[Recipe, Facts]:
+    """The recipe and the facts of the data that a checkpoint carries, as strictly read as a recipe of the user's."""
+    try:
+        return recipes.resolve(meta["recipe"]), Facts.read(meta["facts"])
+    except (KeyError, TypeError) as error:
+        raise RunError(
+            f"{show(path)} says nothing usable of its recipe ({error!r}); it was not written by diffcli"
+        ) from None
+    except UsageError as error:
+        raise RunError(f"{show(path)} cannot be rebuilt: {error}") from None
+
+
+def autoencoder(recipe: Recipe, meta: dict[str, Any], device: str) -> Any:
+    """The frozen autoencoder a latent method lives in, the same as when it was trained; None in pixels."""
+    if recipe.train.autoencoder is None:
+        return None
+    model = load(recipe.train.autoencoder, device=device)
+    if not (hasattr(model.method, "encode") and hasattr(model.method, "decode")):
+        raise UsageError(
+            f"--autoencoder {show(recipe.train.autoencoder)} is a {model.recipe.method.name}, which encodes nothing; give a run of an autoencoder"
+        )
+    known = meta.get("autoencoder")
+    if known is not None and known != model.sha256:
+        raise RunError(
+            f"the autoencoder {show(recipe.train.autoencoder)} has changed since this model was trained in its latents; restore it, or train again"
+        )
+    return model.method

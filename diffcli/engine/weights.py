@@ -1,0 +1,123 @@
+"""Tensors as bytes, and bytes as tensors of a model or an optimizer: strict, bitwise, and never a pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors import torch as safetensors
+from torch import Tensor, nn
+
+from diffcli.engine.files import parse_json
+from diffcli.errors import NonFinite, RunError, show
+
+HEADER_CAP = 8 * 2**20
+HYPER = (
+    "lr",
+    "betas",
+    "eps",
+    "weight_decay",
+    "amsgrad",
+    "maximize",
+)  # what fused or foreach say belongs to a machine, not to a run
+
+
+def pack(tensors: Mapping[str, Tensor], where: str) -> bytes:
+    """Tensors in the safetensors format. Shared storage is written once for each name; NonFinite names what is not finite."""
+    if bad := [name for name, t in tensors.items() if not whole(t)]:
+        raise NonFinite(
+            f"{show(where)} has NaN or infinity in {few(bad)}; it is not saved, the checkpoint before stands"
+        )
+    # a copy each: views, transposes and tied weights become dense and apart
+    plain = {n: t.detach().to("cpu", copy=True, memory_format=torch.contiguous_format) for n, t in tensors.items()}
+    return safetensors.save(plain)
+
+
+def unpack(data: bytes, where: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; RunError for a header that is too long, lies, or names a tensor twice."""
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or size > min(HEADER_CAP, len(data) - 8):
+        raise RunError(f"{show(where)} is no safetensors file: its header has {size} bytes, the file {len(data)}")
+    parse_json(data[8 : 8 + size], f"the header of {where}")
+    try:
+        return safetensors.load(data)
+    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
+        raise RunError(f"{show(where)} is no safetensors file ({show(error, 80)})") from None
+
+
+def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Copy tensors into a module, all or none; RunError with everything that does not fit, in one line."""
+    expected = {name: t for name, t in module.state_dict().items() if isinstance(t, Tensor)}
+    both = [name for name in expected if name in tensors]
+    shape = [n for n in both if tensors[n].shape != expected[n].shape]
+    dtype = [n for n in both if tensors[n].dtype != expected[n].dtype]
+    faults = {
+        "missing": [n for n in expected if n not in tensors],
+        "unexpected": [n for n in tensors if n not in expected],
+        "of another shape": [f"{n} {tuple(tensors[n].shape)}, not {tuple(expected[n].shape)}" for n in shape],
+        "of another type": [f"{n} {name(tensors[n].dtype)}, not {name(expected[n].dtype)}" for n in dtype],
+        "not finite": [n for n in both if not whole(tensors[n])],
+    }
+    if found := "; ".join(f"{len(names)} {fault} ({few(names)})" for fault, names in faults.items() if names):
+        raise RunError(
+            f"the weights of {show(where)} do not fit the model: {found}; they are of other options, or damaged"
+        )
+    module.load_state_dict(dict(tensors), strict=True)
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """AdamW as (flat tensors, plain JSON): tensor "00003.exp_avg" belongs to the fourth parameter, in the order of the groups."""
+    known = optimizer.state_dict()
+    tensors = {f"{i:05d}.{key}": t for i, entry in known["state"].items() for key, t in entry.items() if t is not None}
+    groups = [{k: plain(g[k]) for k in HYPER if k in g} | {"params": len(g["params"])} for g in known["param_groups"]]
+    return tensors, {"groups": groups}
+
+
+def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Put an optimizer back, bit for bit; RunError where it is of other parameters. What pack_optimizer left out stays as it is."""
+    now = optimizer.state_dict()
+    groups, stored = now["param_groups"], state.get("groups")
+    sizes = [len(g["params"]) for g in groups]
+    if not isinstance(stored, list) or [g.get("params") for g in stored if isinstance(g, dict)] != sizes:
+        raise RunError(
+            f"the optimizer state is of other parameter groups, not of {sizes} parameters; resume with the same options"
+        )
+    for group, hyper in zip(groups, stored, strict=True):
+        group.update({k: tuple(v) if isinstance(v, list) else v for k, v in hyper.items() if k in HYPER and k in group})
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    entries: dict[int, dict[str, Tensor]] = {}
+    for name, t in tensors.items():
+        index, _, key = name.partition(".")
+        if not (index.isdecimal() and int(index) < len(parameters)) or t.shape not in (
+            (),
+            parameters[int(index)].shape,
+        ):
+            raise RunError(
+                f"optimizer tensor {show(name)} {tuple(t.shape)} fits no parameter; resume with the same options"
+            )
+        if not whole(t):
+            raise RunError(f"optimizer tensor {show(name)} has NaN or infinity; it is damaged")
+        entries.setdefault(int(index), {})[key] = t.clone()
+    optimizer.load_state_dict({"state": entries, "param_groups": groups})
+
+
+def whole(t: Tensor) -> bool:
+    """True where every number is finite; whole numbers and truth values always are."""
+    return not (t.is_floating_point() or t.is_complex()) or bool(torch.isfinite(t).all())
+
+
+def plain(value: Any) -> Any:
+    """A hyper-parameter as JSON; a learning rate may be a 0-dim tensor."""
+    return value.item() if isinstance(value, Tensor) else value
+
+
+def name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def few(names: Iterable[str], most: int = 3) -> str:
+    """The first few names, and a mark where there are more."""
+    listed = list(names)
+    return ", ".join(show(n, 80) for n in listed[:most]) + (", ..." if len(listed) > most else "")

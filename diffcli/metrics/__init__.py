@@ -1,0 +1,1 @@
+"""Measures of samples and models: pure functions of tensors."""
