@@ -1,0 +1,64 @@
+"""Rectified flow (Liu et al. 2022), with logit-normal times (Esser et al. 2024) and reflow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from diffcli.errors import UsageError
+from diffcli.plugin import Spec, Use, hookimpl, opt
+from diffcli.sections import SampleOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class RFOptions:
+    """[method] of rf."""
+
+    time_sampling: Literal["logit_normal", "uniform"] | None = opt(
+        None, "Law of the training times; unset is logit_normal, and uniform on --pairs."
+    )
+    time_mean: float = opt(0.0, "Mean of the logit of t.")
+    time_std: float = opt(1.0, "Standard deviation of the logit of t.", min=1e-3)
+    time_uniform: float = opt(0.0, "Share of uniform times mixed into logit_normal.", min=0, max=1)
+    cond: Literal["none", "label"] = opt("none", "Condition: label learns classes, and guidance can be used.")
+    label_dropout: float = opt(
+        0.1, "Share of training labels replaced by the null class; 0 trains no unconditional branch.", min=0, max=1
+    )
+    pairs: str | None = opt(None, "File of `sample --pairs`: reflow trains on its pairs in place of the data set.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RFSample(SampleOptions):
+    """[sample] of rf: nothing is clipped, and pairs can be drawn for reflow."""
+
+    clip: float | None = opt(0.0, "Bound of the predicted x_0; 0 is none.", min=0)
+    pairs: int | None = opt(None, "Draw this many (x_0, eps) pairs for reflow, into pairs.safetensors.", min=2)
+
+    def __post_init__(self) -> None:
+        if self.pairs is not None:
+            if self.per_class is not None:
+                raise UsageError("--pairs is the number of images in all; leave --per-class out")
+            object.__setattr__(self, "samples", self.pairs)
+            object.__setattr__(self, "steps", self.steps or 100)
+
+
+@hookimpl
+def diffcli_methods() -> Iterable[Spec]:
+    yield Spec(
+        name="rf",
+        target="diffcli_rf.method:RectifiedFlow",
+        summary="Rectified flow: learn the velocity of straight lines from noise to data.",
+        config=RFOptions,
+        family="gaussian",
+        uses={
+            "model": Use(name="unet"),
+            "schedule": Use(name="rectified"),
+            "dataset": Use(name="digits"),
+            "sampler": Use(name="midpoint"),
+        },
+        train={"steps": 4000, "lr": 2e-3},
+        sample=RFSample,
+        metrics={"straightness": "diffcli_rf.reflow:measure"},
+        paper="https://arxiv.org/abs/2209.03003",
+    )
