@@ -1,0 +1,112 @@
+"""A plugin -> its specs: its hooks are called, and what they return is checked before anything is taken from it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args
+
+import pluggy
+
+from diffcli.errors import PluginError, UsageError, show
+from diffcli.options import nearest, options, structure
+from diffcli.plugin import API_VERSION, KINDS, Family, Hooks, Kind, Spec, Use
+from diffcli.sections import EvalOptions, SampleOptions, TrainOptions
+
+NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+# Flags of the commands themselves: no config may bring them again.
+TAKEN = {
+    "recipe",
+    "resume",
+    "init",
+    "output",
+    "show",
+    "explain",
+    "json",
+    "debug",
+    "help",
+    "version",
+    "ctx",
+    "others",
+    *KINDS,
+}
+
+
+def collect(plugin: Any) -> list[tuple[Kind, Spec]]:
+    """Call the hooks of a plugin and check what they return. Raises PluginError, and whatever the plugin raises."""
+    version = getattr(plugin, "DIFFCLI_API", API_VERSION)
+    if version != API_VERSION:
+        raise PluginError(
+            f"it was written for version {show(version, 20)} of the plugin interface; this is {API_VERSION}"
+        )
+    manager = pluggy.PluginManager("diffcli")
+    manager.add_hookspecs(Hooks)
+    hooks = {f"diffcli_{kind}s": kind for kind in KINDS}
+    try:
+        manager.register(plugin)
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        wrong = re.search(r"unknown hook '(\w+)'", str(error))
+        raise PluginError(
+            f"there is no hook {wrong[1]}{nearest(wrong[1], hooks)}" if wrong else " ".join(str(error).split())
+        ) from None
+    implemented = {name: getattr(manager.hook, name).get_hookimpls() for name in hooks}
+    for name in vars(plugin) if hasattr(plugin, "__dict__") else ():
+        if name.startswith("diffcli_") and callable(getattr(plugin, name)) and not implemented.get(name):
+            raise PluginError(f"{name} is not marked with @hookimpl")
+    if not any(implemented.values()):
+        raise PluginError(f"it implements no hook; there are: {', '.join(hooks)}")
+    found: list[tuple[Kind, Spec]] = []
+    for hook, impls in implemented.items():
+        for impl in impls:
+            specs = impl.function()
+            if not isinstance(specs, Iterable) or isinstance(specs, str | Mapping):
+                raise PluginError(f"{hook} returned {show(repr(specs), 80)}, not specs")
+            for spec in specs:
+                check(spec, hooks[hook], hook)
+                found.append((hooks[hook], spec))
+    return found
+
+
+def check(spec: Any, kind: Kind, hook: str) -> None:
+    """Refuse a spec that would only fail later, and name the field."""
+    if not isinstance(spec, Spec):
+        raise PluginError(f"{hook} gave {show(repr(spec), 80)}, which is no Spec")
+
+    def need(holds: bool, what: str) -> None:
+        if not holds:
+            raise PluginError(f"{hook}: {kind} {show(repr(spec.name), 80)}: {what}")
+
+    need(isinstance(spec.name, str) and bool(NAME.fullmatch(spec.name)), "name must be small letters, digits and -")
+    need(
+        isinstance(spec.target, str) and bool(TARGET.fullmatch(spec.target)),
+        'target must be "package.module:attribute"',
+    )
+    need(isinstance(spec.summary, str) and bool(spec.summary.strip()), "summary must say what it is")
+    need(isinstance(spec.paper, str), "paper must be an address")
+    need(spec.family is None or spec.family in get_args(Family), "family must be None, gaussian or masked")
+    need(isinstance(spec.uses, Mapping) and isinstance(spec.train, Mapping), "uses and train must be mappings")
+    need(isinstance(spec.metrics, Mapping), "metrics must be a mapping")
+    for used, use in spec.uses.items():
+        need(used in KINDS and used != "method", f"uses has {show(repr(used), 80)}, which is no kind of part")
+        need(isinstance(use, Use) and isinstance(use.options, Mapping), f"uses must map {used} to a Use")
+    for name, target in spec.metrics.items():
+        need(
+            isinstance(target, str) and bool(TARGET.fullmatch(target)),
+            f"metric {show(name, 80)} must be an import string",
+        )
+    for found, parent, what in ((spec.sample, SampleOptions, "sample"), (spec.eval, EvalOptions, "eval")):
+        need(
+            found is None or (isinstance(found, type) and issubclass(found, parent)),
+            f"{what} must extend {parent.__name__}",
+        )
+        if found is not None:
+            options(found)
+    try:
+        structure(TrainOptions, spec.train, "train")
+    except UsageError as error:
+        need(False, str(error).removeprefix("recipe key "))
+    shared = {**options(SampleOptions), **options(EvalOptions)} if kind == "sampler" else options(TrainOptions)
+    for option in options(spec.config).values():
+        need(option.name not in TAKEN | shared.keys(), f"{option.flag} is already a flag of diffcli; rename the field")
