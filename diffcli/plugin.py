@@ -9,6 +9,8 @@ from typing import Any, Literal, get_args
 
 import pluggy
 
+from diffcli.errors import PluginError, show
+
 Kind = Literal["method", "model", "schedule", "sampler", "dataset"]
 Family = Literal["gaussian", "masked"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -88,9 +90,17 @@ class Spec:
 
 
 def load(target: str) -> Any:
-    """The object at an import string "package.module:attribute"; only ever one that an installed plugin declared."""
+    """The object at an import string "package.module:attribute"; only ever one that an installed plugin declared.
+
+    Raises PluginError where it is not there.
+    """
     module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise PluginError(
+            f"{target} cannot be loaded: {show(error)}; update or reinstall the plugin that names it"
+        ) from error
 
 
 class Hooks:

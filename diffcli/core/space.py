@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffcli.core.random import Rng
 
@@ -57,8 +57,10 @@ class Latents(Space):
 
     def __init__(self, autoencoder: Autoencoder, pixels: Space):
         self.autoencoder, self.classes = autoencoder, pixels.classes
+        parameters = autoencoder.parameters() if isinstance(autoencoder, nn.Module) else ()
+        device = next((p.device for p in parameters), torch.device("cpu"))
         with torch.no_grad():
-            self.shape = tuple(autoencoder.encode(torch.zeros(1, *pixels.shape)).shape[1:])
+            self.shape = tuple(autoencoder.encode(torch.zeros(1, *pixels.shape, device=device)).shape[1:])
         self.bound = float(autoencoder.latent_bound)
 
     @torch.no_grad()

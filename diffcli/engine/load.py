@@ -84,7 +84,8 @@ def read(found: Found, *, raw: bool = False, device: str = "auto") -> Model:
         tensors, meta, step = stored.tensors("model" if raw else "ema"), stored.meta, stored.step
     recipe, facts = parse(meta, found.path)
     on = choose(device)
-    assembly = assemble(recipe, facts, autoencoder(recipe, meta, device))
+    encoder = autoencoder(recipe, meta.get("autoencoder"), device)
+    assembly = assemble(recipe, facts, encoder and encoder.method)
     checkpoint.load_into(assembly.method, tensors, str(found.path))
     method = assembly.method.to(on).eval().requires_grad_(False)
     return Model(assembly.recipe, method, assembly.space, facts, on, str(found.path), step, weights, stored.sha256)
@@ -102,18 +103,18 @@ def parse(meta: dict[str, Any], path: Path) -> tuple[Recipe, Facts]:
         raise RunError(f"{show(path)} cannot be rebuilt: {error}") from None
 
 
-def autoencoder(recipe: Recipe, meta: dict[str, Any], device: str) -> Any:
-    """The frozen autoencoder a latent method lives in, the same as when it was trained; None in pixels."""
-    if recipe.train.autoencoder is None:
+def autoencoder(recipe: Recipe, sha256: str | None, device: str) -> Model | None:
+    """The frozen autoencoder a latent method lives in; None in pixels. sha256: of its weights when the method was trained."""
+    path = recipe.train.autoencoder
+    if path is None:
         return None
-    model = load(recipe.train.autoencoder, device=device)
+    model = load(path, device=device)
     if not (hasattr(model.method, "encode") and hasattr(model.method, "decode")):
         raise UsageError(
-            f"--autoencoder {show(recipe.train.autoencoder)} is a {model.recipe.method.name}, which encodes nothing; give a run of an autoencoder"
+            f"--autoencoder {show(path)} is a run of {model.recipe.method.name}, which encodes nothing; give a run of an autoencoder"
         )
-    known = meta.get("autoencoder")
-    if known is not None and known != model.sha256:
+    if sha256 not in (None, model.sha256):
         raise RunError(
-            f"the autoencoder {show(recipe.train.autoencoder)} has changed since this model was trained in its latents; restore it, or train again"
+            f"the autoencoder {show(path)} has changed since this model was trained in its latents; restore it, or train again"
         )
-    return model.method
+    return model

@@ -20,6 +20,7 @@ class Bar:
         self.what, self.total, self.console, self.log = what, total, console, log
         self.first = self.shown = time.monotonic()
         self.start = done
+        self.text = ""
         self.bar: Progress | None = None
         if console.is_terminal:
             columns = (
@@ -45,8 +46,9 @@ class Bar:
         if self.bar:
             self.bar.stop()
 
-    def update(self, done: int, text: str = "") -> None:
-        """`done` steps are behind us; text: what is worth seeing beside the bar."""
+    def update(self, done: int, text: str | None = None) -> None:
+        """`done` steps are behind us; text: what is worth seeing beside the bar, None leaves what is there."""
+        self.text = text = self.text if text is None else text
         if self.bar:
             self.bar.update(self.task, completed=done, text=text)
         now = time.monotonic()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import TINY
+from commands import TINY
 
 from diffcli.registry import registry
 

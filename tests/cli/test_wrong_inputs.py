@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import TINY, run
+from commands import TINY, run
 
 RUN = "runs/rf/only"
 
@@ -58,7 +58,7 @@ T = [*TINY, "--output", "new"]
 TABLE = [
     Wrong("unknown command", ["trian", "rf"], 2, ["trian"]),
     Wrong("unknown method", ["train", "rff"], 2, ["rff", "rf"]),
-    Wrong("unknown method to sample", ["sample", "rff"], 4, ["rff", "rf"]),
+    Wrong("unknown method to sample", ["sample", "rff"], 2, ["rff", "rf"]),
     Wrong("no method", ["train"], 2, ["train"]),
     Wrong("sampler of the other family", ["sample", "rf", "--sampler", "unmask"], 2, ["unmask"]),
     Wrong("schedule of the other family", ["train", "ddpm", "--schedule", "loglinear", *T], 2, ["loglinear", "masked", "cosine"]),

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY
+from commands import TINY
 from safetensors.torch import load_file
 
 from diffcli import recipe as recipes
 from diffcli.engine import length
+from diffcli.engine.job import prepare, step_once
 from diffcli.engine.load import load
 from diffcli.engine.sample import sample
-from diffcli.engine.train import prepare, step_once
 from diffcli.sections import TrainOptions
 
 EXACT = ("loss", "grad_norm", "lr", "held_out")

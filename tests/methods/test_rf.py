@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY
+from commands import TINY
 from diffcli_rf import RFOptions
 from diffcli_rf.method import RectifiedFlow
 from diffcli_rf.reflow import Pairs, straightness

@@ -1,0 +1,166 @@
+"""What a training step is: a pure function of (recipe, weights, step number), so that a resume changes nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffcli.core.method import Batch, Method
+from diffcli.core.random import Blocks, key
+from diffcli.engine import checkpoint, length
+from diffcli.engine.assemble import Assembly, Facts, assemble, open_data
+from diffcli.engine.ema import EMA
+from diffcli.engine.load import Model, autoencoder, load
+from diffcli.engine.precision import autocast, device
+from diffcli.errors import NonFinite, PluginError, show
+from diffcli.recipe import Recipe
+
+WARM, TIMED, ENOUGH = 3, 20, 2.0  # steps not timed, steps timed at least, seconds timed at least
+
+
+@dataclass
+class Job:
+    """Everything a step needs. autoencoder: SHA-256 of the weights whose latents the method lives in."""
+
+    assembly: Assembly
+    data: Any
+    held_out: Any
+    device: torch.device
+    ema: EMA
+    optimizer: torch.optim.AdamW
+    autoencoder: str | None
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.assembly.recipe
+
+    @property
+    def method(self) -> Method:
+        return self.assembly.method
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum(p.numel() for p in self.method.parameters())
+
+    def model(self, where: str, step: int) -> Model:
+        """The averaged weights as sampling and evaluation see them."""
+        a = self.assembly
+        return Model(a.recipe, self.ema.model, a.space, a.facts, self.device, where, step, "ema", "")
+
+
+def prepare(recipe: Recipe, init: str | None = None) -> Job:
+    """Put everything together and try the first batch; nothing is written. init: a run to take the weights of."""
+    o = recipe.train
+    on = device(o.device)
+    data = open_data(recipe, "train")
+    encoder = autoencoder(recipe, None, o.device)
+    assembly = assemble(recipe, Facts.of(data), encoder and encoder.method)
+    method = assembly.method
+    if init is not None:
+        checkpoint.load_into(method, load(init, raw=True, device="cpu").method.state_dict(), f"--init {show(init)}")
+    method.to(on)
+    fused = {"fused": True} if on.type in ("cpu", "cuda") else {}
+    groups = list(method.parameter_groups())
+    optimizer = torch.optim.AdamW(groups, o.lr, (o.beta1, o.beta2), weight_decay=o.weight_decay, **fused)
+    for group in optimizer.param_groups:
+        group["scale"] = group["lr"] / o.lr if o.lr else 1.0
+    data, held_out = method.data(data).to(on), open_data(recipe, "test").to(on)
+    job = Job(assembly, data, held_out, on, EMA(method, o.ema), optimizer, encoder and encoder.sha256)
+    first_batch(job)
+    return job
+
+
+def first_batch(job: Job) -> None:
+    """Hold the plugins to their word on one batch, before anything is created."""
+    losses, name = losses_of(job, torch.arange(min(job.recipe.train.batch_size, 16))), job.recipe.method.name
+    if not isinstance(losses, dict) or "loss" not in losses:
+        raise PluginError(
+            f"method {name}: loss() gave no entry named 'loss'; it must return a dict of tensors with one"
+        )
+    for what, value in losses.items():
+        if not isinstance(value, Tensor) or value.shape != ():
+            raise PluginError(f"method {name}: loss() gave {what} that is no 0-dim tensor; take its mean")
+    if not bool(torch.isfinite(losses["loss"])):
+        raise NonFinite(
+            f"the loss of {name} is {float(losses['loss'])} on the first batch; check the data and the recipe"
+        )
+
+
+def losses_of(job: Job, index: Tensor) -> dict[str, Tensor]:
+    """The losses at these positions of the stream; a layer's own dropout follows from (seed, position) too."""
+    o, index = job.recipe.train, index.to(job.device)
+    batch: Batch = job.data.batch(job.data.items(o.seed, index), index, job.assembly.space)
+    torch.manual_seed(key(o.seed, "dropout", int(index[0])))
+    job.method.train()
+    with autocast(o.precision, job.device):
+        return job.method.loss(batch, Blocks(o.seed, index, o.batch_size))
+
+
+def step_once(job: Job, step: int, steps: int, warmup: int) -> dict[str, float]:
+    """One optimizer step, the `step`-th of `steps`; what is logged of it. NonFinite before any weight is touched."""
+    o = job.recipe.train
+    logged: dict[str, float] = {}
+    job.optimizer.zero_grad()
+    for part in torch.arange(step * o.batch_size, (step + 1) * o.batch_size).chunk(o.accumulate):
+        losses, share = losses_of(job, part), len(part) / o.batch_size
+        (losses["loss"] * share).backward()
+        for name, value in losses.items():
+            logged[name] = logged.get(name, 0.0) + float(value.detach()) * share
+    if os.environ.get("DIFFCLI_TEST") == "1" and os.environ.get("DIFFCLI_TEST_NAN_AT") == str(step):
+        logged["loss"] = float("nan")
+    logged["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(job.method.parameters(), o.clip_grad or float("inf")))
+    refuse_non_finite(job.method, logged, step)
+    logged["lr"] = length.learning_rate(o, step, steps, warmup)
+    for group in job.optimizer.param_groups:
+        group["lr"] = logged["lr"] * group["scale"]
+    job.optimizer.step()
+    job.ema.update(job.method, step)
+    return logged
+
+
+def refuse_non_finite(method: Method, logged: dict[str, float], step: int) -> None:
+    """NonFinite with the names of what is not finite."""
+    bad = [name for name, value in logged.items() if not abs(value) < float("inf")]
+    if bad:
+        named = method.named_parameters()
+        tensors = [name for name, p in named if p.grad is not None and not bool(torch.isfinite(p.grad).all())]
+        where = f", nor are the gradients of {', '.join(tensors[:3])}{' ...' if tensors[3:] else ''}" if tensors else ""
+        raise NonFinite(
+            f"{' and '.join(bad)} not finite at step {step}{where}; take a lower --lr or --clip-grad, or fp32: "
+            "the last checkpoint is as it was"
+        )
+
+
+def pace(job: Job) -> float:
+    """Seconds a step, measured on a copy that is thrown away."""
+    copy, done = prepare(with_train(job.recipe, budget=None, steps=1)), 0
+    for step in range(WARM):
+        step_once(copy, step, WARM, 0)
+    began = time.perf_counter()
+    while done < TIMED or time.perf_counter() - began < ENOUGH:
+        step_once(copy, done, 10**6, 0)
+        done += 1
+    return (time.perf_counter() - began) / done
+
+
+def with_train(recipe: Recipe, **changes: Any) -> Recipe:
+    """The recipe with other [train] options."""
+    return replace(recipe, train=replace(recipe.train, **changes))
+
+
+def settle(job: Job) -> int:
+    """Turn epochs or a budget into steps, and write them into the recipe: from here on it is an ordinary run."""
+    o = job.recipe.train
+    steps = o.steps or 1
+    if o.budget is not None:
+        steps = max(1, int(0.95 * length.seconds(o.budget) / pace(job)))  # the rest is for pictures and checkpoints
+    elif o.epochs is not None:
+        steps = max(1, round(o.epochs * length.epoch(len(job.data), o.batch_size)))
+    job.assembly = replace(job.assembly, recipe=with_train(job.recipe, steps=steps, epochs=None, budget=None))
+    return steps

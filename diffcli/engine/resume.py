@@ -1,0 +1,83 @@
+"""What a checkpoint of a training holds, and how a training goes on from it as if it had never stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffcli import recipe as recipes
+from diffcli.engine import checkpoint
+from diffcli.engine.job import Job, with_train
+from diffcli.engine.progress import Say
+from diffcli.engine.rundir import RunDir, find
+from diffcli.errors import RunError, show
+from diffcli.recipe import Recipe
+
+CALIBRATION = 256  # images that a method's own statistics are taken on
+HARMLESS = {"keep", "keep_every", "sample_every", "save_every", "eval_every"}  # may differ without changing a result
+LATER = {"sample", "sampler", "claim"}  # sections that training does not read
+
+Pending = list[dict[str, float]]  # what was logged of the steps since the last line of the metrics
+
+
+def resumed(recipe: Recipe, run: Path) -> Recipe:
+    """The run's own recipe, with the settings of `recipe` that may change; RunError where another one differs."""
+    tables = find(str(run)).tables
+    if tables is None:
+        raise RunError(f"{show(run)} has no recipe.toml and cannot be resumed")
+    own = recipes.resolve(tables)
+    mine, theirs = recipe.tables(), own.tables()
+    for section in (mine.keys() | theirs.keys()) - LATER:
+        a, b = mine.get(section, {}), theirs.get(section, {})
+        for name in sorted(a.keys() | b.keys()):
+            if a.get(name) != b.get(name) and name not in HARMLESS:
+                raise RunError(
+                    f"{show(run)} was trained with [{section}] {name} = {b.get(name)}, not {a.get(name)}; "
+                    "resume it as it was, or start a new run"
+                )
+    return with_train(own, **{name: getattr(recipe.train, name) for name in HARMLESS})
+
+
+def save(job: Job, run: RunDir, step: int, seconds: float, pending: Pending) -> None:
+    """A checkpoint that resumes exactly, and that rebuilds its model without the data."""
+    method, o = job.method, job.recipe.train
+    items = torch.arange(min(CALIBRATION, len(job.data)), device=job.device)
+    with torch.no_grad():
+        for each in (method, job.ema.model):
+            each.eval().calibrate([job.data.batch(items, items, job.assembly.space)])
+    optimizer, plain = checkpoint.pack_optimizer(job.optimizer)
+    state = {"seconds": seconds, "pending": pending, "optimizer": plain, **surroundings(job)}
+    meta = {"recipe": job.recipe.tables(), "facts": vars(job.assembly.facts), "autoencoder": job.autoencoder}
+    tensors = {"model": method.state_dict(), "ema": job.ema.model.state_dict(), "optim": optimizer}
+    run.sync()
+    checkpoint.save(run.path, step, tensors, state, meta, keep=o.keep, keep_every=o.keep_every)
+
+
+def surroundings(job: Job) -> dict[str, Any]:
+    """What must be the same for a resume to be exact to the bit. Random numbers need no state: they are addressed."""
+    return {
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "device": job.device.type,
+        "world_size": 1,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+def restore(job: Job, run: RunDir, say: Say) -> tuple[int, float, Pending]:
+    """(step, seconds, pending) of the newest whole checkpoint, with all as it was then; the metrics after it are cut."""
+    stored = checkpoint.latest(run.path, warn=say)
+    if stored is None:
+        say("no whole checkpoint yet: starting over")
+        run.cut(-1)
+        return 0, 0.0, []
+    checkpoint.load_into(job.method, stored.tensors("model"), str(stored.path))
+    checkpoint.load_into(job.ema.model, stored.tensors("ema"), str(stored.path))
+    checkpoint.unpack_optimizer(job.optimizer, stored.tensors("optim"), stored.state["optimizer"])
+    for what, now in surroundings(job).items():
+        if stored.state.get(what) != now:
+            say(f"warning: {what} was {stored.state.get(what)} and is {now}: sound, but not exact to the bit")
+    run.cut(stored.step)
+    return stored.step, stored.state["seconds"], stored.state["pending"]

@@ -1,0 +1,42 @@
+"""The shipped recipes: what they say is what they build."""
+
+from __future__ import annotations
+
+import pytest
+
+from diffcli import recipe as recipes
+from diffcli.engine.assemble import Facts, assemble
+
+SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
+COUNTS = {"rf-mnist": 2_711_073, "ddpm-mnist": 2_711_073, "rf-cifar10": 35_746_307}
+
+
+@pytest.mark.parametrize("name", recipes.shipped())
+def test_it_resolves_builds_and_says_what_it_reaches(name):
+    path = recipes.named(name)
+    recipe = recipes.resolve(recipes.read(path))
+    assert recipes.resolve(recipe.tables()) == recipe
+    assert path.read_text(encoding="utf-8").startswith("# ")
+    data = recipe.parts["dataset"].name
+    facts = Facts(data, f"{data}/train", SHAPES[data], 10, tuple("0123456789"))
+    method = assemble(recipe, facts).method
+    if name in COUNTS:
+        assert sum(p.numel() for p in method.parameters()) == COUNTS[name]
+
+
+@pytest.mark.parametrize("name", recipes.shipped())
+def test_a_claim_names_all_that_gives_it(name):
+    claim = recipes.resolve(recipes.read(recipes.named(name))).claim
+    if claim is not None:
+        assert claim.metric and claim.protocol and claim.command and claim.hardware and claim.source
+        assert claim.value > 0 and claim.tolerance > 0
+
+
+def test_latent_networks_have_the_size_of_the_reference():
+    """2x4x4 latents, base 64, multipliers 1,2: 2,794,434 parameters."""
+    tables = {
+        "method": {"name": "rf"},
+        "model": {"name": "unet", "channels": 64, "multipliers": [1, 2], "attention": [0, 1]},
+    }
+    method = assemble(recipes.resolve(tables), Facts("latents", "", (2, 4, 4), 0, ())).method
+    assert sum(p.numel() for p in method.parameters()) == 2_794_434

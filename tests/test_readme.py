@@ -1,0 +1,82 @@
+"""What the README says, runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from diffcli import recipe as recipes
+from diffcli.registry import registry
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FENCED = re.compile(r"(?:<!-- (?P<mark>[^>]*) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)```", re.DOTALL)
+BLOCKS = [m.groupdict() for m in FENCED.finditer(README)]
+SMALL = {
+    "train": ["--steps", "2", "--batch-size", "8", "--channels", "8", "--dataset", "digits"],
+    "sample": ["--samples", "4", "--steps", "2"],
+    "eval": ["--per-class", "2", "--steps", "2"],
+    "bench": ["--samplers", "ddim"],
+}
+
+
+def lines() -> list[list[str]]:
+    """The commands of the plain blocks."""
+    plain = [b["text"] for b in BLOCKS if b["kind"] == "sh" and not b["mark"]]
+    return [shlex.split(line) for text in plain for line in text.splitlines()]
+
+
+def test_the_commands_run_in_their_order(cli, monkeypatch):
+    assert len(lines()) >= 6
+    for program, *argv in lines():
+        assert program == "diffcli"
+        small = SMALL.get(argv[0], [])
+        if "--recipe" in argv:
+            small = [*small, "--multipliers", "1,2", "--attention", "0,1"]
+        ran = cli(*argv, *small)
+        assert ran.code == 0, (argv, ran.err)
+        assert ran.out
+
+
+def test_the_python_runs(tmp_path):
+    (code,) = (b["text"] for b in BLOCKS if b["kind"] == "python" and not b["mark"])
+    code = code.replace('"steps": 200', '"steps": 2') + "\nassert x.shape == (16, 1, 8, 8)\n"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_plugin_trains(tmp_path):
+    for block in BLOCKS:
+        if block["mark"] and block["mark"].startswith("plugin: "):
+            path = tmp_path / block["mark"].removeprefix("plugin: ")
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(block["text"], encoding="utf-8")
+    env = {**os.environ, "DIFFCLI_PLUGINS": "minsnr", "PYTHONPATH": str(tmp_path)}
+    argv = [sys.executable, "-m", "diffcli", "train", "min-snr", "--gamma", "3", *SMALL["train"]]
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    code = "".join(p.read_text(encoding="utf-8") for p in (tmp_path / "minsnr").glob("*.py"))
+    assert len([line for line in code.splitlines() if line.strip()]) <= 40
+
+
+@pytest.mark.parametrize("kind", ["method", "sampler", "schedule", "dataset"])
+def test_it_names_what_there_is(kind):
+    for name, spec in registry().specs(kind).items():
+        if spec.family != "masked":
+            assert f"`{name}`" in README, name
+
+
+def test_it_names_the_recipes():
+    for name in recipes.shipped():
+        assert f"`{name}`" in README, name
+
+
+def test_pictures_are_there():
+    for target in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
+        assert (ROOT / target).is_file(), target
