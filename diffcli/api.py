@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffcli.errors import UsageError
+
 if TYPE_CHECKING:
     from diffcli.engine.load import Model
 
@@ -21,18 +23,27 @@ def load(path: str | Path, *, raw: bool = False, device: str = "auto") -> Model:
 
 
 def train(
-    recipe: str | Path | dict[str, Any], output: str | Path | None = None, *, resume: str | Path | None = None
+    recipe: str | Path | dict[str, Any] | None = None,
+    output: str | Path | None = None,
+    *,
+    resume: str | Path | None = None,
 ) -> Path:
     """Train a recipe: a method's name, a TOML file, the name of a shipped recipe, or tables; the run folder.
 
+    resume: a run to go on with; no recipe is needed then.
     `diffcli.train({"method": {"name": "rf", "cond": "label"}, "train": {"steps": 500}})`. Raises DiffcliError.
     """
     from diffcli import recipe as recipes
+    from diffcli.engine.rundir import find
     from diffcli.engine.train import train as engine
     from diffcli.registry import registry
 
-    if isinstance(recipe, dict):
+    if resume is not None and recipe is None:
+        tables = find(str(resume), started=True).tables or {}
+    elif isinstance(recipe, dict):
         tables = recipe
+    elif recipe is None:
+        raise UsageError("diffcli.train takes a recipe, or resume=RUN")
     elif str(recipe) in registry().specs("method"):
         tables = {"method": {"name": str(recipe)}}
     else:

@@ -67,7 +67,7 @@ class Spec:
     train: for methods, their own defaults of the shared [train] options.
     sample, eval: for methods, dataclasses like `config`: subclasses of SampleOptions and EvalOptions with other
     defaults or more options; None is the shared one.
-    metrics: for methods, measures of their own: name -> import string of metric(model, options) -> records.
+    metrics: for methods, measures of their own: name -> import string of metric(bench) -> records, see engine.evaluate.Bench.
     reaches_zero: for schedules, True where alpha(1) = 0: eps-prediction has no x_0 there.
     """
 

@@ -163,16 +163,25 @@ def training(spec: Spec, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def overlay(tables: Tables, over: Tables) -> dict[str, dict[str, Any]]:
-    """Tables with others laid over them: another part drops the options of the one before, another length the length."""
+    """Tables with others laid over them: another part drops the options of the one before, another length the length.
+
+    Another sampler drops the steps and the spacing too: they were chosen for the one before.
+    """
     made = {section: dict(values) for section, values in tables.items()}
+    if renamed(tables, over, "sampler"):
+        made["sample"] = {key: value for key, value in made.get("sample", {}).items() if key not in ("steps", "spacing")}
     for section, values in over.items():
-        below = made.get(section, {})
-        if "name" in values and values["name"] != below.get("name", values["name"]):
-            below = {}
+        below = {} if renamed(tables, over, section) else made.get(section, {})
         if section == "train" and any(name in values for name in LENGTHS):
             below = {key: value for key, value in below.items() if key not in LENGTHS}
         made[section] = {**below, **values}
     return made
+
+
+def renamed(tables: Tables, over: Tables, section: str) -> bool:
+    """Whether a section names another part than the one below it."""
+    names = [laid[section]["name"] for laid in (tables, over) if "name" in laid.get(section, {})]
+    return len(names) == 2 and names[0] != names[1]
 
 
 def read(path: str | Path) -> dict[str, dict[str, Any]]:
@@ -228,7 +237,7 @@ def named(name: str) -> Path:
     known = shipped()
     if name not in known:
         hint = nearest(name, known, f"; there are: {', '.join(known) or 'none'}")
-        raise UsageError(f"no recipe named '{show(name, 80)}'{hint}; a file is given as a path that ends in .toml")
+        raise UsageError(f"no recipe named '{show(name, 80)}' (a file is a path that ends in .toml){hint}")
     return known[name]
 
 

@@ -45,6 +45,7 @@ class TrainOptions:
     log_every: int = opt(10, "Steps a line of the metrics; the losses of the steps between are averaged.", min=1)
     keep: int = opt(3, "Newest checkpoints to keep.", min=2)
     keep_every: int = opt(0, "Keep every checkpoint whose step is a multiple of this as well; 0 is none.", min=0)
+    init: str | None = opt(None, "Run whose trained weights to start from; unset is a fresh start.")
     autoencoder: str | None = opt(None, "Run of an autoencoder: the method then lives in its latents; unset is pixels.")
 
 
@@ -54,8 +55,10 @@ class SampleOptions:
 
     samples: int = opt(16, "Images in all.", min=1)
     per_class: int | None = opt(None, "Images a class, in place of --samples.", min=1)
-    label: tuple[int, ...] | None = opt(
-        None, "Classes to draw, in turn: 3, or 0,1,2; unset is every class in turn.", min=0
+    label: str | None = opt(
+        None,
+        "Classes to draw, in turn: 3, or 0,1,2, or 0-4, or a name such as star; unset is every class in turn.",
+        pattern=r"[^,]+(,[^,]+)*",
     )
     steps: int | None = opt(None, "Solver steps; unset is the sampler's own number.", min=1)
     spacing: Literal["uniform", "linspace", "trailing", "leading", "karras", "logsnr"] | None = opt(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from commands import TINY, Ran, run
 
 torch.set_num_threads(1)  # small tensors, and several tests at a time on a small machine

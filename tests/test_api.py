@@ -28,10 +28,10 @@ def test_train_then_load_then_sample(tmp_path, monkeypatch):
     run = diffcli.train(TABLES, "here")
     for where in (run, "here"):
         model = diffcli.load(where)
-        x = model.sample(3, label=(7,), seed=1, sampler="heun", steps=2)
+        x = model.sample(3, label=7, seed=1, sampler="heun", steps=2)
         assert x.shape == (3, 1, 8, 8)
         assert x.abs().max() <= 1
-    more = model.sample(5, label=(7,), seed=1, sampler={"name": "heun"}, steps=2)
+    more = model.sample(5, label="7", seed=1, sampler={"name": "heun"}, steps=2)
     assert torch.allclose(more[:3], x, atol=1e-4)
     with pytest.raises(UsageError, match="guidance_scal"):
         model.sample(1, guidance_scal=2.0)

@@ -18,6 +18,11 @@ from diffcli.plugin import Kind, Spec
 from diffcli.sections import EvalOptions, SampleOptions, TrainOptions
 
 CHOOSERS: tuple[Kind, ...] = ("sampler",)
+PANELS: tuple[Kind, ...] = ("sampler", "dataset")  # another data set would be another measure, but its files may have moved
+COLUMNS = {
+    "metric": "metric", "value": "value", "standard_error": "error", "floor": "floor", "real": "real",
+    "n": "n", "images": "images", "nfe": "nfe", "unit": "unit",
+}  # fmt: skip
 # How a picture is laid out, and how many: a measure has its own.
 PICTURE = {"samples", "per_class", "label", "columns", "format", "trajectory"}
 
@@ -37,7 +42,7 @@ class Eval(Lazy):
         def run(given: Given, *, json: bool, others: list[str] | None, **_: Any) -> None:
             evaluate([text, *(others or [])], recipes.overlay(chosen(args, spec, CHOOSERS), given), json)
 
-        sections = [panel("sampler", base)] if "sampler" in spec.uses else []
+        sections = [panel(kind, base) for kind in PANELS if kind in spec.uses]
         config = spec.eval or EvalOptions
         sections.append(Section("eval", config, "Evaluation", values(measured(spec, base, {}))))
         more = typer.Argument(metavar="[RUN]...", help="More runs to compare with.", show_default=False)
@@ -75,12 +80,15 @@ def evaluate(texts: list[str], given: recipes.Tables, json: bool) -> None:
     console, records = output.progress(), []
     for run, recipe, wanted in zip(runs, made, asked, strict=True):
         records += [{"run": str(run.path), **record} for record in engine(run.path, recipe, wanted, console)]
-    keys = ["run", *dict.fromkeys(key for record in records for key in record if key in COLUMNS)]
-    output.rows(keys, ([output.cell(record.get(key)) for key in keys] for record in records))
+    for record in records:
+        if "warning" in record:
+            output.say(f"warning: {record['metric']} of {record['run']}: {record['warning']}")
+    keys = [key for key in COLUMNS if any(key in record for record in records)]
+    head = ["run", *(COLUMNS[key] for key in keys)]
+    output.rows(head, ([output.cell(record.get(key)) for key in ("run", *keys)] for record in records))
+    for place in dict.fromkeys(run.run / "evals.jsonl" for run in runs if run.kind != "model"):
+        output.result(place)
     output.last({"records": records}, json)
-
-
-COLUMNS = ("metric", "value", "error", "n", "nfe", "unit")
 
 
 def build() -> Any:

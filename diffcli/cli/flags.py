@@ -16,6 +16,7 @@ from diffcli.options import Option, nearest, options, untyped
 Json = Annotated[bool, typer.Option("--json", metavar="", help="End stdout with one line of JSON.", show_default=False)]
 Debug = Annotated[bool, typer.Option("--debug", metavar="", help="Show the traceback of an error.", show_default=False)]
 Given = dict[str, dict[str, Any]]
+MEANT = dict.fromkeys(("-n", "--n", "--num", "--number", "--count", "--num-samples"), "--samples")  # of other tools
 HELP = {"help_option_names": ["-h", "--help"]}
 
 
@@ -168,7 +169,8 @@ class Command(Quiet, TyperCommand):
                 raise UsageError(f"{flag} needs a value, {known[flag].metavar}") from None
             if not kind.startswith("NoSuchOption"):
                 raise
-            hint = self.explain(flag) or nearest(flag, known, f"; see {ctx.command_path} --help")
+            meant = MEANT.get(flag, flag)
+            hint = self.explain(flag) or nearest(meant if meant in known else flag, known, f"; see {ctx.command_path} --help")
             raise UsageError(f"{ctx.command_path} has no option {show(flag, 80)}{hint}") from None
 
 

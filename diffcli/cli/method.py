@@ -18,15 +18,18 @@ from diffcli.registry import registry
 Origins = dict[tuple[str, str], str]
 
 
-def known_run(text: str) -> Any:
-    """The run that a text means, or None for a method without one: the engine says so when it is needed."""
+def known_run(text: str, *, started: bool = False) -> Any:
+    """The run that a text means, or None for a method without one: the engine says so when it is needed.
+
+    started: also a run that holds no checkpoint yet, to go on with.
+    """
     from diffcli.engine.rundir import find
 
     methods = registry().specs("method")
     if text not in methods and not os.path.lexists(text) and not {os.sep, ":"} & set(text):
         registry().get("method", text)  # says which name is near
     try:
-        return find(text)
+        return find(text, started=started)
     except RunError:
         if text in methods:
             return None
@@ -123,12 +126,14 @@ def belongs(
 
 
 def origins(recipe: Recipe, tables: Tables, given: Tables) -> Origins:
-    """Where each value comes from: flag, recipe, method or default."""
+    """Where each value comes from: flag; recipe, where it says another than the method; method; or default."""
     spec, found = recipe.spec, {}
+    plain = resolve({kind: {"name": part.name} for kind, part in recipe.parts.items()}).tables()
     for section, table in recipe.tables().items():
         parts: Mapping[Any, Any] = recipe.parts
         kept = section not in parts or tables.get(section, {}).get("name", parts[section].name) == parts[section].name
-        written = tables.get(section, {}) if kept else {}
+        known = plain.get(section, {})
+        written = {key for key in tables.get(section, {}) if kept and table.get(key) != known.get(key)}
         use = spec.uses.get(section)  # type: ignore[call-overload]
         own = spec.train if section == "train" else use.options if use and use.name == parts[section].name else {}
         for key in table:

@@ -15,6 +15,7 @@ from diffcli.plugin import Kind
 from diffcli.sections import TrainOptions
 
 CHOOSERS: tuple[Kind, ...] = ("sampler",)
+MANY = "Above 1000 images none gets a file of its own, above 1024 the grid shows 64."
 
 
 class Sample(Lazy):
@@ -36,7 +37,7 @@ class Sample(Lazy):
         sections.append(Section("sample", type(base.sample), "Sampling", values(base.sample)))
         extras = [
             *(chooser(kind, base) for kind in CHOOSERS if kind in spec.uses),
-            extra("output", str | None, None, "Folder of the pictures; unset is one below the run.", metavar="<path>"),
+            extra("output", str | None, None, f"New folder of the pictures; unset is one below the run. {MANY}", metavar="<path>"),
             extra("show", bool, False, "Draw the grid in the terminal."),
             extra("explain", bool, False, "Print the formulas and the steps of the walk, and draw nothing."),
         ]

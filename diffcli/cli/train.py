@@ -55,9 +55,9 @@ class Train(Lazy):
         base = below(tables, spec, args, CHOOSERS)
 
         def run(
-            given: Given, *, json: bool, output: str | None, resume: str | None, init: str | None, **_: Any
+            given: Given, *, json: bool, output: str | None, resume: str | None, **_: Any
         ) -> None:
-            train(tables, recipes.overlay(chosen(args, spec, CHOOSERS), given), output, resume, init, json)
+            train(tables, recipes.overlay(chosen(args, spec, CHOOSERS), given), output, resume, json)
 
         sections = [panel("method", base), *(panel(kind, base) for kind in PANELS if kind in spec.uses)]
         sections.append(Section("train", TrainOptions, "Training", values(base.train)))
@@ -66,7 +66,6 @@ class Train(Lazy):
             extra("recipe", str | None, None, "Recipe to start from: a shipped one by name, or a .toml file.", metavar="<name|file>",
                   autocompletion=complete(recipes.shipped)),
             extra("resume", str | None, None, "Run to go on with; latest is the newest of the method.", metavar="<run|latest>"),
-            extra("init", str | None, None, "Run whose weights to start from.", metavar="<run>"),
             extra("output", str | None, None, "Folder of the run; unset is runs/<method>/<time>.", metavar="<path>"),
         ]  # fmt: skip
         elsewhere = {"sample": spec.sample or SampleOptions, "eval": spec.eval or EvalOptions}
@@ -104,14 +103,14 @@ def start(text: str, args: list[str]) -> dict[str, dict[str, Any]]:
 
 def run_of(text: str) -> Any:
     """A run that must exist."""
-    found = known_run(text)
+    found = known_run(text, started=True)
     if found is None:
         raise RunError(f"there is no run of {show(text, 80)} to go on with; leave --resume out")
     return found
 
 
 def train(
-    tables: recipes.Tables, given: recipes.Tables, place: str | None, resume: str | None, init: str | None, json: bool
+    tables: recipes.Tables, given: recipes.Tables, place: str | None, resume: str | None, json: bool
 ) -> None:
     """Call the engine."""
     recipe = recipes.resolve(recipes.overlay(tables, given))
@@ -121,7 +120,7 @@ def train(
         output.say(line)
     from diffcli.engine.train import train as engine
 
-    run: Path = engine(recipe, folder(place), resume=going_on, init=init, console=output.progress())
+    run: Path = engine(recipe, folder(place), resume=going_on, console=output.progress())
     output.result(run)
     output.last({"run": str(run), "method": recipe.method.name}, json)
 

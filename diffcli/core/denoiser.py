@@ -107,9 +107,9 @@ class Preconditioned(nn.Module):
 
     def raw(self, x_t: Tensor, t: Tensor, cond: Cond) -> tuple[Tensor, Tensor | None]:
         """The network's own (F, mix). A subclass with learned variance splits its channels here."""
-        t = t.expand(len(x_t))
-        c_in, c_noise = expand(self.c_in(self.process, t), x_t), self.c_noise(self.process, t).to(x_t)
-        return self.net(c_in * x_t, c_noise, cond).to(x_t.dtype), None
+        c_in, c_noise = expand(self.c_in(self.process, t), x_t), self.c_noise(self.process, t)
+        rows = c_noise.to(x_t) if c_noise.ndim else x_t.new_full((len(x_t),), float(c_noise))  # no copy to the device
+        return self.net(c_in * x_t, rows, cond).to(x_t.dtype), None
 
     def solve(self, x_t: Tensor, t: Tensor, f: Tensor, mix: Tensor | None = None) -> Prediction:
         """(x_0, eps) from x_t and F: two equations, two unknowns."""

@@ -66,7 +66,8 @@ class Method(nn.Module, ABC):
 
     def preview(self) -> Mapping[str, Mapping[str, Any]]:
         """The cheap [sampler] and [sample] that pictures during training are drawn with."""
-        return {"sampler": {"name": "ddim"}, "sample": {"steps": 50}}
+        nodes = self.denoiser.process.nodes
+        return {"sampler": {"name": "ddim"}, "sample": {"steps": min(50, nodes or 50)}}
 
     def begin(self, shape: tuple[int, ...], batch: Batch, rng: Rng) -> Tensor:
         """x at t = 1: the prior, or the prior with given tokens."""
@@ -93,7 +94,7 @@ class Method(nn.Module, ABC):
         yield from sampler.trajectory(wrap(self.denoiser), x, times, cond=cond, rng=rng)
 
     def keep(self, samples: Any, options: Any, folder: Path) -> list[Path]:
-        """Files of its own that a sampling command leaves beside the pictures."""
+        """Files of its own that a sampling command leaves beside the pictures; samples: engine.sample.Samples."""
         return []
 
 
@@ -114,7 +115,7 @@ class Labelled(Method):
             return {"label": torch.full((len(batch.index),), -1, device=batch.index.device)}
         if not self.training:
             return {"label": batch.label}
-        dropped = rng.uniform("label", ()) < self.label_dropout
+        dropped = rng.uniform("label", (), torch.float32) < self.label_dropout
         return {"label": torch.where(dropped, -1, batch.label)}
 
     def weaken(self, cond: Cond) -> Cond:

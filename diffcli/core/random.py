@@ -49,7 +49,7 @@ def shuffled(seed: int, index: Tensor, n: int) -> Tensor:
 class Rng(ABC):
     """Named streams of numbers for the rows of one batch; row i depends on its address alone.
 
-    The n-th draw of a purpose differs from the first, so a loss may draw twice.
+    The n-th normal or uniform draw of a purpose differs from the first, so a loss may draw twice; its strata are one law.
     """
 
     def __init__(self, seed: int, index: Tensor, total: int):

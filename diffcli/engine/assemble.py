@@ -36,8 +36,13 @@ class Facts:
 
     @classmethod
     def read(cls, table: dict[str, Any]) -> Facts:
-        """From the plain JSON that `vars` of it made."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
+        """From the plain JSON that `vars` of it made. Raises TypeError where it is something else."""
+        facts = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
+        whole = all(type(n) is int and n > 0 for n in facts.shape) and len(facts.shape) == 3
+        named = all(type(n) is str for n in (facts.name, facts.split, *facts.class_names))
+        if not (whole and named and type(facts.classes) is int and facts.classes >= 0):
+            raise TypeError("its facts of the data are of the wrong types")
+        return facts
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from diffcli.registry import registry
+
 SECRET_FLAG = re.compile(r"token|secret|passw|credential|api[-_]?key", re.IGNORECASE)
 SECRET_VALUE = re.compile(
     r"\b(?:hf|ghp|gho|ghs|github_pat|glpat|sk|xox[bp])[-_][A-Za-z0-9_-]{8,}|(?<=://)[^/@\s]+(?=@)"
@@ -37,14 +39,14 @@ def environment(device: Any = None) -> dict[str, Any]:
 
 @cache
 def versions() -> dict[str, str | None]:
-    """Versions of what computes; nothing is imported for them."""
+    """Versions of what computes, the distributions of plugins among them; nothing is imported for them."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for name in ("diffcli", "torch", "numpy", "safetensors"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = None
-    return found
+    return found | {origin.distribution: origin.version for origin in registry().plugins}
 
 
 def cpu() -> str:

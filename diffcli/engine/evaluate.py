@@ -29,6 +29,7 @@ from diffcli.recipe import Recipe
 from diffcli.sections import EvalOptions
 
 BATCH = 250
+NLL_IMAGES = 256  # most images that nll integrates: 200 evaluations and 100 gradients each
 Record = dict[str, Any]
 
 
@@ -104,6 +105,8 @@ def loss(bench: Bench) -> Iterator[Record]:
 def fd(bench: Bench) -> Iterator[Record]:
     """Frechet distance of pixels between samples and held-out images, and its floor: training images in place of samples."""
     drawn = bench.samples.x.clamp(-1, 1).flatten(1)
+    if len(drawn) < 2:
+        raise UsageError("fd needs 2 samples or more for a covariance; raise --samples")
     real, _ = bench.real(bench.test, 10000)
     floor, _ = bench.real(bench.train, len(drawn))
     real = real.flatten(1)
@@ -128,6 +131,8 @@ def agreement(bench: Bench) -> Iterator[Record]:
             f"agreement needs classes, but {bench.model.where} was trained without; train with --cond label"
         )
     real, real_label = bench.real(bench.train, bench.options.reference)
+    if len(real) < k:
+        raise UsageError(f"--neighbors {k} needs as many real images, but there are {len(real)}; raise --reference")
     test, test_label = bench.real(bench.test, 2000)
     judged = vote(bench.samples.x.clamp(-1, 1).flatten(1), real.flatten(1), real_label, k)
     on_real = vote(test.flatten(1), real.flatten(1), real_label, k)
@@ -144,7 +149,13 @@ def nll(bench: Bench) -> Iterator[Record]:
     """Bits per dimension of held-out images by the probability-flow ODE, with the standard error over images."""
     if bench.recipe.train.autoencoder is not None:
         raise UsageError("nll is measured in pixels; a latent model has none")
-    n = min(bench.options.images, len(bench.test), 256)
+    if bench.model.recipe.spec.family != "gaussian":
+        raise UsageError("nll by the probability-flow ODE is of gaussian methods; this one has none")
+    if (levels := getattr(bench.test, "levels", 255)) != 255:
+        raise UsageError(
+            f"nll is of 8-bit images, but {bench.model.facts.name} has {levels + 1} levels; measure another data set"
+        )
+    n = min(bench.options.images, len(bench.test), NLL_IMAGES)
     bits = []
     for items in torch.arange(n, device=bench.model.device).split(BATCH):
         rng, batch = Rows(bench.options.seed, items, n), bench.test.batch(items, items, bench.model.space)
@@ -190,7 +201,7 @@ def evaluate(run: str | Path, recipe: Recipe, options: EvalOptions, console: Con
     with Bar("sample", total, console or Console(stderr=True)) as bar:
         bench = Bench(model, recipe, options, bar.update)
         records = [record for measure in chosen(bench) for record in measure(bench)]
-    if found.kind == "run":
-        with open(found.path / "evals.jsonl", "a", encoding="utf-8") as file:
+    if found.kind != "model":
+        with open(found.run / "evals.jsonl", "a", encoding="utf-8") as file:
             file.writelines(json.dumps(record, allow_nan=False) + "\n" for record in records)
     return records

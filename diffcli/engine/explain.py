@@ -6,11 +6,16 @@ import math
 from pathlib import Path
 from typing import Any
 
-from diffcli.core.denoiser import Preconditioned
+import torch
+from torch import Tensor
+
+from diffcli.core.denoiser import Cond, Preconditioned, Prediction
+from diffcli.core.method import Batch
 from diffcli.core.process import GaussianProcess
-from diffcli.engine.load import read
+from diffcli.core.random import Rows
+from diffcli.engine.load import Model, read
 from diffcli.engine.rundir import find
-from diffcli.engine.sample import interval, walk, wishes
+from diffcli.engine.sample import Walk, interval, walk, wishes
 from diffcli.recipe import Recipe
 
 FORMULAS = {
@@ -52,13 +57,35 @@ def explain(run: str | Path, recipe: Recipe) -> dict[str, Any]:
         "sampler": part.name if part else None,
         "order": getattr(sampler, "order", None),
         "steps": len(way.times) - 1,
-        "nfe": (sampler.nfe(len(way.times) - 1) if sampler else 0) * (2 if scale != 1 and where == "" else 1),
+        "nfe": counted(model, way),
         "schedule": recipe.parts["schedule"].name if "schedule" in recipe.parts else None,
         "parameterization": f"{name}: {FORMULAS.get(name, name)}",
         "solution": "x_0 = (b x_t - sigma F)/det, eps = (alpha F - a x_t)/det, det = alpha b - sigma a, for F = a x_0 + b eps",
         "guidance": guidance,
         "grid": rows,
     }
+
+
+class Silent:
+    """A denoiser that knows nothing and costs nothing: what calls it is counted."""
+
+    def __init__(self, process: GaussianProcess):
+        self.process = process
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Cond) -> Prediction:
+        return Prediction(torch.zeros_like(x_t), x_t)
+
+
+def counted(model: Model, way: Walk) -> float:
+    """Network evaluations of an image: the walk is walked without the network."""
+    if way.sampler is None:
+        return 0.0
+    index = torch.zeros(1, dtype=torch.int64)
+    rng, denoiser = Rows(0, index, 1), way.wrap(Silent(model.method.denoiser.process))
+    cond = model.method.cond(Batch(index, label=index), rng)
+    for _ in way.sampler.trajectory(denoiser, torch.zeros(1, *model.space.shape), way.times, cond=cond, rng=rng):
+        pass
+    return float(way.counted[-1].rows)
 
 
 def finite(value: float) -> float | None:

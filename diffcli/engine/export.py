@@ -25,6 +25,7 @@ def export(run: str | Path, output: Path, *, raw: bool = False) -> Path:
         "facts": vars(model.facts),
         "step": model.step,
         "weights": model.weights,
+        "autoencoder": model.autoencoder,
     }
     checkpoint.write_model(output, config, model.method.state_dict())
     return output

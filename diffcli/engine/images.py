@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-import re
 import time
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,11 @@ from rich.style import Style
 from rich.text import Text
 from torch import Tensor
 
-from diffcli.engine.files import durable
+from diffcli.engine.files import acting
 from diffcli.errors import NonFinite, UsageError, show
 
 Picture = np.ndarray[Any, np.dtype[np.uint8]]  # (H, W, 1) or (H, W, 3)
-SIDE = 48  # a picture in a grid is enlarged, by a whole factor, to at least this many pixels a side
+SIDE = 48  # a picture is enlarged, by a whole factor, to at least this many pixels a side
 FORMATS = {"png": "PNG", "pdf": "PDF", "webp": "WEBP", "gif": "GIF"}
 RAMP = " .:-=+*#%@"
 ACROSS = 16  # frames in a row of a strip
@@ -46,8 +44,9 @@ def to_pictures(x: Tensor) -> Picture:
     return rearrange(levels, "b c h w -> b h w c")
 
 
-def single(picture: Picture, scale: int = 1) -> Image.Image:
-    """One picture; each of its pixels becomes scale x scale."""
+def single(picture: Picture, scale: int | None = None) -> Image.Image:
+    """One picture; each of its pixels becomes scale x scale, unset is up to SIDE pixels."""
+    scale = scale or math.ceil(SIDE / min(picture.shape[:2]))
     picture = repeat(picture, "h w c -> (h i) (w j) c", i=scale, j=scale)
     return Image.fromarray(np.ascontiguousarray(picture[..., 0] if picture.shape[-1] == 1 else picture))
 
@@ -59,40 +58,28 @@ def grid(
     scale: int | None = None,
     gutter: int = 2,
     background: int = 216,  # a light gray: neither black nor white pictures melt into it
-    row_labels: Sequence[str] = (),
-    column_labels: Sequence[str] = (),
     captions: Sequence[str] = (),
 ) -> Image.Image:
     """Pictures of one size in rows, near square unless columns says otherwise.
 
     scale: enlargement, unset is up to SIDE pixels; gutter: pixels between and around; captions: a line above each picture.
     """
-    scale = scale or max(1, math.ceil(SIDE / min(pictures[0].shape[:2])))
     tiles = [single(picture, scale) for picture in pictures]
     columns = min(columns or math.ceil(math.sqrt(len(tiles))), len(tiles))
     rows = math.ceil(len(tiles) / columns)
     width, height = tiles[0].size
     font = ImageFont.load_default(11)
-    line = math.ceil(sum(font.getmetrics()[:2])) + 2 if captions or column_labels else 0
-    wide = max([width, *(math.ceil(font.getlength(text)) + 4 for text in (*captions, *column_labels))])
-    left = max([0, *(math.ceil(font.getlength(text)) + 6 for text in row_labels)])
-    top, above = line if column_labels else 0, line if captions else 0
+    above = math.ceil(sum(font.getmetrics()[:2])) + 2 if captions else 0
+    wide = max([width, *(math.ceil(font.getlength(text)) + 4 for text in captions)])
     cell, tall = wide + gutter, height + above + gutter
-    sheet = Image.new(
-        tiles[0].mode,
-        (left + columns * cell + gutter, top + rows * tall + gutter),
-        (background,) * len(tiles[0].getbands()),
-    )
+    size, ground = (columns * cell + gutter, rows * tall + gutter), (background,) * len(tiles[0].getbands())
+    sheet = Image.new(tiles[0].mode, size, ground)
     draw, ink = ImageDraw.Draw(sheet), (20 if background > 127 else 235,) * len(sheet.getbands())
     for i, tile in enumerate(tiles):
-        x, y = left + gutter + i % columns * cell, top + gutter + i // columns * tall
+        x, y = gutter + i % columns * cell, gutter + i // columns * tall
         sheet.paste(tile, (x + (wide - width) // 2, y + above))
         if captions:
             draw.text((x + wide / 2, y + above - 2), captions[i], ink, font, anchor="ms")
-    for i, text in enumerate(column_labels[:columns]):
-        draw.text((left + gutter + i * cell + wide / 2, top - 2), text, ink, font, anchor="ms")
-    for i, text in enumerate(row_labels[:rows]):
-        draw.text((left - 2, top + gutter + i * tall + above + height / 2), text, ink, font, anchor="rm")
     return sheet
 
 
@@ -104,7 +91,7 @@ def strip(frames: Sequence[tuple[float, Picture]]) -> Image.Image:
 
 
 def save_picture(image: Image.Image, path: Path, format: str | None = None) -> Path:
-    """Write an image whole or not at all; format: png, pdf, webp or gif, by default what the name ends in."""
+    """Write an image; format: png, pdf, webp or gif, by default what the name ends in."""
     path, kind = named(path, format)
     options: dict[str, Any] = {}
     if kind == "pdf":  # Pillow stores a palette without loss, and colours as JPEG
@@ -144,9 +131,11 @@ def named(path: Path, format: str | None) -> tuple[Path, str]:
 
 
 def write(path: Path, image: Image.Image, kind: str, options: dict[str, Any]) -> Path:
+    """Encoded first, then written; a picture can be drawn again, so it waits for no disk."""
     data = io.BytesIO()
     image.save(data, FORMATS[kind], **options)
-    durable(path, data.getvalue())
+    with acting("write", path):
+        path.write_bytes(data.getvalue())
     return path
 
 
@@ -184,9 +173,3 @@ def characters(image: Image.Image) -> list[Text]:
     """A pixel is two characters wide, near square; brighter is denser."""
     levels = (np.asarray(image).astype(int) * len(RAMP)) // 256
     return [Text("".join(RAMP[level] * 2 for level in row).rstrip()) for row in levels]
-
-
-def slug(text: str, limit: int = 60) -> str:
-    """A file name of a text from outside: lower-case letters, digits, dots, - and _ alone, never hidden, never empty."""
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9._-]+", "-", plain).strip("-._")[:limit].rstrip("-._") or "unnamed"

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import random
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from diffcli.core.method import Batch, Method
 from diffcli.core.random import Blocks, key
-from diffcli.engine import checkpoint, length
+from diffcli.engine import checkpoint, length, preview
 from diffcli.engine.assemble import Assembly, Facts, assemble, open_data
 from diffcli.engine.ema import EMA
 from diffcli.engine.load import Model, autoencoder, load
 from diffcli.engine.precision import autocast, device
+from diffcli.engine.rundir import find
 from diffcli.errors import NonFinite, PluginError, show
 from diffcli.recipe import Recipe
+from diffcli.sections import TrainOptions
 
-WARM, TIMED, ENOUGH = 3, 20, 2.0  # steps not timed, steps timed at least, seconds timed at least
+WARM, TIMED, ENOUGH = 3, 40, 3.0  # steps not timed; steps, or seconds, that are
+PICTURES = 0.95  # of a budget is for steps, the rest for pictures and checkpoints
 
 
 @dataclass
@@ -54,31 +61,52 @@ class Job:
         return Model(a.recipe, self.ema.model, a.space, a.facts, self.device, where, step, "ema", "")
 
 
-def prepare(recipe: Recipe, init: str | None = None) -> Job:
-    """Put everything together and try the first batch; nothing is written. init: a run to take the weights of."""
+def prepare(recipe: Recipe) -> Job:
+    """Put everything together and try the first batch and the previews; nothing is written."""
     o = recipe.train
     on = device(o.device)
     data = open_data(recipe, "train")
     encoder = autoencoder(recipe, None, o.device)
     assembly = assemble(recipe, Facts.of(data), encoder and encoder.method)
     method = assembly.method
-    if init is not None:
-        checkpoint.load_into(method, load(init, raw=True, device="cpu").method.state_dict(), f"--init {show(init)}")
+    if o.init is not None:
+        checkpoint.load_into(method, load(o.init, raw=True, device="cpu").method.state_dict(), f"--init {show(o.init)}")
     method.to(on)
+    data, held_out = method.data(data).to(on), open_data(recipe, "test").to(on)
+    job = Job(assembly, data, held_out, on, EMA(method, o.ema), optimizer_of(method, o, on), encoder and encoder.sha256)
+    first_batch(job)
+    preview.plan(job.model("", 0))
+    return job
+
+
+def optimizer_of(method: Method, o: TrainOptions, on: torch.device) -> torch.optim.AdamW:
+    """AdamW over the method's groups; scale: of a group's learning rate over the recipe's."""
     fused = {"fused": True} if on.type in ("cpu", "cuda") else {}
     groups = list(method.parameter_groups())
     optimizer = torch.optim.AdamW(groups, o.lr, (o.beta1, o.beta2), weight_decay=o.weight_decay, **fused)
     for group in optimizer.param_groups:
         group["scale"] = group["lr"] / o.lr if o.lr else 1.0
-    data, held_out = method.data(data).to(on), open_data(recipe, "test").to(on)
-    job = Job(assembly, data, held_out, on, EMA(method, o.ema), optimizer, encoder and encoder.sha256)
-    first_batch(job)
-    return job
+    return optimizer
 
 
 def first_batch(job: Job) -> None:
     """Hold the plugins to their word on one batch, before anything is created."""
-    losses, name = losses_of(job, torch.arange(min(job.recipe.train.batch_size, 16))), job.recipe.method.name
+    index, name = torch.arange(min(job.recipe.train.batch_size, 16)), job.recipe.method.name
+    batch, shape = batch_of(job, index.to(job.device)), tuple(job.assembly.space.shape)
+    source, classes = f"data set {job.assembly.facts.name}", job.assembly.facts.classes
+    if (
+        not isinstance(batch.x, Tensor)
+        or tuple(batch.x.shape[1:]) != shape
+        or batch.x.dtype not in (torch.float32, torch.int64)
+    ):
+        raise PluginError(
+            f"{source}: batch() gave x that is no float32 or int64 tensor of (B, {', '.join(map(str, shape))})"
+        )
+    if not bool(torch.isfinite(batch.x).all()):
+        raise NonFinite(f"{source}: the first batch is not finite; check the files")
+    if batch.label is not None and classes and not bool(((batch.label >= -1) & (batch.label < classes)).all()):
+        raise PluginError(f"{source}: batch() gave labels beyond its {classes} classes")
+    losses = losses_of(job, index)
     if not isinstance(losses, dict) or "loss" not in losses:
         raise PluginError(
             f"method {name}: loss() gave no entry named 'loss'; it must return a dict of tensors with one"
@@ -92,11 +120,19 @@ def first_batch(job: Job) -> None:
         )
 
 
+def batch_of(job: Job, index: Tensor) -> Batch:
+    """The batch at these positions of the stream."""
+    batch: Batch = job.data.batch(job.data.items(job.recipe.train.seed, index), index, job.assembly.space)
+    return batch
+
+
 def losses_of(job: Job, index: Tensor) -> dict[str, Tensor]:
     """The losses at these positions of the stream; a layer's own dropout follows from (seed, position) too."""
     o, index = job.recipe.train, index.to(job.device)
-    batch: Batch = job.data.batch(job.data.items(o.seed, index), index, job.assembly.space)
-    torch.manual_seed(key(o.seed, "dropout", int(index[0])))
+    batch, seed = batch_of(job, index), key(o.seed, "dropout", int(index[0]))
+    torch.manual_seed(seed)  # the global streams have no state to save: they begin anew with each batch
+    random.seed(seed)
+    np.random.seed(seed)
     job.method.train()
     with autocast(o.precision, job.device):
         return job.method.loss(batch, Blocks(o.seed, index, o.batch_size))
@@ -112,10 +148,14 @@ def step_once(job: Job, step: int, steps: int, warmup: int) -> dict[str, float]:
         (losses["loss"] * share).backward()
         for name, value in losses.items():
             logged[name] = logged.get(name, 0.0) + float(value.detach()) * share
-    if os.environ.get("DIFFCLI_TEST") == "1" and os.environ.get("DIFFCLI_TEST_NAN_AT") == str(step):
-        logged["loss"] = float("nan")
-    logged["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(job.method.parameters(), o.clip_grad or float("inf")))
-    refuse_non_finite(job.method, logged, step)
+    if os.environ.get("DIFFCLI_TEST") == "1" and os.environ.get("DIFFCLI_TEST_NAN_AT") == str(step + 1):
+        next(job.method.parameters()).grad.fill_(float("nan"))  # type: ignore[union-attr]
+    trained = [p for p in job.method.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+    logged["grad_norm"] = float(norm)
+    refuse_non_finite(job.method, logged, step + 1)
+    if o.clip_grad:
+        torch.nn.utils.clip_grads_with_norm_(trained, o.clip_grad, norm)
     logged["lr"] = length.learning_rate(o, step, steps, warmup)
     for group in job.optimizer.param_groups:
         group["lr"] = logged["lr"] * group["scale"]
@@ -137,16 +177,20 @@ def refuse_non_finite(method: Method, logged: dict[str, float], step: int) -> No
         )
 
 
-def pace(job: Job) -> float:
-    """Seconds a step, measured on a copy that is thrown away."""
-    copy, done = prepare(with_train(job.recipe, budget=None, steps=1)), 0
+def steps_within(job: Job, seconds: float) -> int:
+    """How many steps fit, by the pace of the first ones on a copy that is thrown away; what that takes is counted."""
+    start, o = time.perf_counter(), job.recipe.train
+    assembly = replace(job.assembly, method=copy.deepcopy(job.method))
+    optimizer = optimizer_of(assembly.method, o, job.device)
+    trial, done = replace(job, assembly=assembly, ema=EMA(assembly.method, o.ema), optimizer=optimizer), 0
     for step in range(WARM):
-        step_once(copy, step, WARM, 0)
+        step_once(trial, step, WARM, 0)
     began = time.perf_counter()
-    while done < TIMED or time.perf_counter() - began < ENOUGH:
-        step_once(copy, done, 10**6, 0)
+    while done < 2 or (done < TIMED and time.perf_counter() - began < ENOUGH):
+        step_once(trial, done, 10**6, 0)
         done += 1
-    return (time.perf_counter() - began) / done
+    now = time.perf_counter()
+    return max(1, int((PICTURES * seconds - (now - start)) / ((now - began) / done)))
 
 
 def with_train(recipe: Recipe, **changes: Any) -> Recipe:
@@ -154,12 +198,22 @@ def with_train(recipe: Recipe, **changes: Any) -> Recipe:
     return replace(recipe, train=replace(recipe.train, **changes))
 
 
+def anchored(recipe: Recipe) -> Recipe:
+    """The recipe with every file and run it names as an absolute path: it means the same tomorrow, and elsewhere."""
+    runs = {k: getattr(recipe.train, k) for k in ("init", "autoencoder")}
+    recipe = with_train(recipe, **{k: str(find(text).path.resolve()) for k, text in runs.items() if text is not None})
+    for kind, part in recipe.parts.items():
+        paths = {k: v.resolve() for k, v in vars(part.config).items() if isinstance(v, Path)}
+        recipe = recipe.replace_part(kind, replace(part.config, **paths))
+    return recipe
+
+
 def settle(job: Job) -> int:
     """Turn epochs or a budget into steps, and write them into the recipe: from here on it is an ordinary run."""
     o = job.recipe.train
     steps = o.steps or 1
     if o.budget is not None:
-        steps = max(1, int(0.95 * length.seconds(o.budget) / pace(job)))  # the rest is for pictures and checkpoints
+        steps = steps_within(job, length.seconds(o.budget))
     elif o.epochs is not None:
         steps = max(1, round(o.epochs * length.epoch(len(job.data), o.batch_size)))
     job.assembly = replace(job.assembly, recipe=with_train(job.recipe, steps=steps, epochs=None, budget=None))

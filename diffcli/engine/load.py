@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,17 +35,21 @@ class Model:
     step: int
     weights: str  # "ema" or "raw"
     sha256: str
+    autoencoder: str | None = None  # sha256 of the one whose latents it lives in
 
     def sample(self, n: int = 16, **options: Any) -> Tensor:
         """(n, C, H, W) images in [-1, 1].
 
-        options: those of [sample] (seed, label, steps, spacing, guidance_scale, ...), and sampler="midpoint", or a table
-        such as sampler={"name": "ddim", "eta": 1.0}. Image i depends on (seed, i) alone. Raises UsageError for an option
-        that does not exist or does not fit.
+        options: those of [sample] (seed, steps, spacing, guidance_scale, ...), with label 3, (3, 7) or "star"; and
+        sampler="midpoint", or a table such as sampler={"name": "ddim", "eta": 1.0}. Image i depends on (seed, i) alone.
+        Raises UsageError for an option that does not exist or does not fit.
         """
         from diffcli.engine.sample import sample
 
-        asked = options.pop("sampler", None)
+        asked, label = options.pop("sampler", None), options.pop("label", None)
+        if label is not None:
+            several = isinstance(label, Iterable) and not isinstance(label, str)
+            options["label"] = ",".join(map(str, label)) if several else str(label)
         recipe = overlay(self.recipe, {"name": asked} if isinstance(asked, str) else asked, {"samples": n, **options})
         return sample(self, recipe.sample, recipe.parts.get("sampler")).x.clamp(-1, 1)
 
@@ -71,7 +76,13 @@ def read(found: Found, *, raw: bool = False, device: str = "auto") -> Model:
     """The model that the resolver found; a damaged checkpoint is told on stderr, and the one before is used."""
     if found.kind == "model":
         stored = checkpoint.open_model(found.path)
-        tensors, meta, step, weights = stored.tensors("model"), stored.meta, stored.meta.get("step", 0), "ema"
+        tensors, meta, step, weights = (
+            stored.tensors("model"),
+            stored.meta,
+            stored.meta.get("step", 0),
+            str(stored.meta.get("weights")),
+        )
+        complain(f"{show(found.path)}: weights with sha256 {stored.sha256}")
     else:
         stored = (
             checkpoint.open_checkpoint(found.path)

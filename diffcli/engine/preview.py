@@ -7,31 +7,42 @@ from typing import Any
 
 from diffcli.engine import images
 from diffcli.engine.load import Model, overlay
-from diffcli.engine.sample import Samples, sample
+from diffcli.engine.sample import Samples, sample, walk
+from diffcli.recipe import Recipe
 
 PREVIEWS = 16
 SNAPSHOTS = 10
 
 
-def draw(model: Model, n: int, snapshots: int = 0) -> Samples:
-    """n images by the method's own preview settings."""
-    settings: Any = {k: dict(v) for k, v in model.method.preview().items()}
-    recipe = overlay(
-        model.recipe, settings.get("sampler"), {**settings.get("sample", {}), "samples": n, "trajectory": snapshots}
-    )
+def settings(model: Model, snapshots: int = 0) -> Recipe:
+    """The recipe with the method's own cheap way of drawing."""
+    asked: Any = {k: dict(v) for k, v in model.method.preview().items()}
+    over = {**asked.get("sample", {}), "samples": PREVIEWS, "trajectory": snapshots}
+    return overlay(model.recipe, asked.get("sampler"), over)
+
+
+def plan(model: Model) -> None:
+    """Refuse what could not be drawn later."""
+    recipe = settings(model)
+    walk(model, recipe.sample, recipe.parts.get("sampler"), PREVIEWS)
+
+
+def draw(model: Model, snapshots: int = 0) -> Samples:
+    """Previews by the method's own settings."""
+    recipe = settings(model, snapshots)
     return sample(model, recipe.sample, recipe.parts.get("sampler"))
 
 
 def grid(model: Model, path: Path) -> None:
     """A grid of previews."""
-    drawn = draw(model, PREVIEWS)
+    drawn = draw(model)
     path.parent.mkdir(parents=True, exist_ok=True)
     images.save_picture(images.grid(images.to_pictures(drawn.x), columns=4), path)
 
 
 def final(model: Model, run: Path) -> dict[str, Any]:
     """samples/final.png with ten single images, and the strip of one image from noise to the end; how long they took."""
-    drawn = draw(model, PREVIEWS, SNAPSHOTS)
+    drawn = draw(model, SNAPSHOTS)
     folder, strip = run / "samples" / "final", run / "trajectory"
     for made in (folder, strip):
         made.mkdir(parents=True, exist_ok=True)

@@ -55,8 +55,12 @@ class Bar:
         if now - self.shown < PLAIN_EVERY and done < self.total:
             return
         self.shown = now
-        pace = (now - self.first) / max(1, done - self.start)
-        line = f"{self.what} {done}/{self.total}  {text}  {pace * (self.total - done):.0f} s to go"
+        line, seconds = f"{self.what} {done}/{self.total}", now - self.first
+        if done < self.total:
+            left = seconds / max(1, done - self.start) * (self.total - done)
+            line = "  ".join(part for part in (line, text, f"{left:.0f} s to go") if part)
+        else:
+            line = f"{line} in {seconds:.1f} s  {text}".rstrip()
         if not self.bar:
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
         if self.log:

@@ -24,7 +24,7 @@ TRAIN, HELD_OUT = "#4477aa", "#cc3311"  # Paul Tol's vibrant scheme, told apart 
 
 
 def curves(rows: Sequence[Mapping[str, Any]], stem: Path) -> list[Path]:
-    """<stem>.png and <stem>.pdf: train and held-out loss against the optimizer step, log y where all are positive.
+    """<stem>.png and <stem>.pdf: train and held-out loss against the optimizer step, log y where all are positive and differ.
 
     rows: of metrics.jsonl, columns "loss" and "held_out". The same rows give the same bytes. Empty where there is no loss.
     """
@@ -44,11 +44,11 @@ def curves(rows: Sequence[Mapping[str, Any]], stem: Path) -> list[Path]:
         if held_out:
             axes.plot(*zip(*held_out, strict=True), color=HELD_OUT, lw=0.8, marker="o", ms=2.5, label="held out")
         values = [value for _, value in train + held_out]
-        if min(values) > 0:
+        if max(values) > min(values) > 0:
             logarithmic(axes, max(values) / min(values))
         axes.set_xlabel("optimizer step")
         axes.set_ylabel("loss")
-        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6, integer=True, min_n_ticks=1))
         axes.legend(loc="upper right")
         return [save(figure, stem, kind) for kind in ("png", "pdf")]
 

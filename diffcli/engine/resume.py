@@ -9,6 +9,8 @@ import torch
 
 from diffcli import recipe as recipes
 from diffcli.engine import checkpoint
+from diffcli.engine.assemble import Facts
+from diffcli.engine.environment import versions
 from diffcli.engine.job import Job, with_train
 from diffcli.engine.progress import Say
 from diffcli.engine.rundir import RunDir, find
@@ -16,7 +18,8 @@ from diffcli.errors import RunError, show
 from diffcli.recipe import Recipe
 
 CALIBRATION = 256  # images that a method's own statistics are taken on
-HARMLESS = {"keep", "keep_every", "sample_every", "save_every", "eval_every"}  # may differ without changing a result
+HARMLESS = {"keep", "keep_every", "sample_every", "save_every", "eval_every", "device"}  # change no result
+MOVED = {"path", "data_dir"}  # of a data set that lies elsewhere now; what it holds is compared
 LATER = {"sample", "sampler", "claim"}  # sections that training does not read
 
 Pending = list[dict[str, float]]  # what was logged of the steps since the last line of the metrics
@@ -32,12 +35,13 @@ def resumed(recipe: Recipe, run: Path) -> Recipe:
     for section in (mine.keys() | theirs.keys()) - LATER:
         a, b = mine.get(section, {}), theirs.get(section, {})
         for name in sorted(a.keys() | b.keys()):
-            if a.get(name) != b.get(name) and name not in HARMLESS:
+            if name in a and a[name] != b.get(name) and name not in HARMLESS | MOVED:
                 raise RunError(
-                    f"{show(run)} was trained with [{section}] {name} = {b.get(name)}, not {a.get(name)}; "
-                    "resume it as it was, or start a new run"
+                    f"{show(run)} was trained with [{section}] {name} = {b.get(name)}, not {a[name]}; "
+                    "resume it as it was, or start a new run from its weights with --init"
                 )
-    return with_train(own, **{name: getattr(recipe.train, name) for name in HARMLESS})
+    own = with_train(own, **{name: getattr(recipe.train, name) for name in HARMLESS})
+    return own.replace_part("dataset", recipe.parts["dataset"].config)
 
 
 def save(job: Job, run: RunDir, step: int, seconds: float, pending: Pending) -> None:
@@ -48,7 +52,7 @@ def save(job: Job, run: RunDir, step: int, seconds: float, pending: Pending) -> 
         for each in (method, job.ema.model):
             each.eval().calibrate([job.data.batch(items, items, job.assembly.space)])
     optimizer, plain = checkpoint.pack_optimizer(job.optimizer)
-    state = {"seconds": seconds, "pending": pending, "optimizer": plain, **surroundings(job)}
+    state = {"seconds": seconds, "pending": pending, "optimizer": plain, "images": len(job.data), **surroundings(job)}
     meta = {"recipe": job.recipe.tables(), "facts": vars(job.assembly.facts), "autoencoder": job.autoencoder}
     tensors = {"model": method.state_dict(), "ema": job.ema.model.state_dict(), "optim": optimizer}
     run.sync()
@@ -59,11 +63,27 @@ def surroundings(job: Job) -> dict[str, Any]:
     """What must be the same for a resume to be exact to the bit. Random numbers need no state: they are addressed."""
     return {
         "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        **versions(),
         "device": job.device.type,
         "world_size": 1,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
+
+
+def same_data(job: Job, stored: checkpoint.Checkpoint, run: Path) -> None:
+    """RunError unless the data and the autoencoder are those the run was trained on."""
+    facts = Facts.read(stored.meta["facts"])
+    pairs = {
+        "images": (stored.state["images"], len(job.data)),
+        "shape": (facts.shape, job.assembly.facts.shape),
+        "classes": (facts.class_names, job.assembly.facts.class_names),
+        "autoencoder": (stored.meta["autoencoder"], job.autoencoder),
+    }
+    for what, (then, now) in pairs.items():
+        if then != now:
+            raise RunError(
+                f"{show(run)} was trained with {what} {show(then, 80)}, and now there is {show(now, 80)}; bring the old data back, or start a new run"
+            )
 
 
 def restore(job: Job, run: RunDir, say: Say) -> tuple[int, float, Pending]:
@@ -73,6 +93,7 @@ def restore(job: Job, run: RunDir, say: Say) -> tuple[int, float, Pending]:
         say("no whole checkpoint yet: starting over")
         run.cut(-1)
         return 0, 0.0, []
+    same_data(job, stored, run.path)
     checkpoint.load_into(job.method, stored.tensors("model"), str(stored.path))
     checkpoint.load_into(job.ema.model, stored.tensors("ema"), str(stored.path))
     checkpoint.unpack_optimizer(job.optimizer, stored.tensors("optim"), stored.state["optimizer"])

@@ -17,6 +17,7 @@ from diffcli.engine.environment import environment as environment
 from diffcli.engine.files import acting, dump_json, durable, parse_json, read_capped
 from diffcli.engine.ledger import Ledger, Row
 from diffcli.errors import EnvironmentProblem, RunError, RunInUse, UsageError, show
+from diffcli.registry import registry
 
 JSON_CAP = 8 * 2**20
 METHOD = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -49,10 +50,12 @@ class Found:
         )
 
 
-def find(text: str, runs: Path = Path("runs")) -> Found:
-    """The one resolver of RUN: a run, checkpoint or model folder, a folder of runs (the newest), or a method (its newest run).
+def find(text: str, runs: Path = Path("runs"), *, started: bool = False) -> Found:
+    """The one resolver of RUN: a run, checkpoint or model folder, a folder of runs or of folders of runs (the newest), or a
+    method (its newest run).
 
-    Newest is by time stamp, among the runs that hold a checkpoint. Raises RunError where there is none.
+    Newest is by time stamp, among the runs that hold a checkpoint; or, to go on with, among all that were started. Raises
+    RunError where there is none.
     """
     if text.startswith("hub:"):
         raise RunError(f"{show(text)}: models of the Hub are not read yet; download the folder and give its path")
@@ -60,12 +63,13 @@ def find(text: str, runs: Path = Path("runs")) -> Found:
     if path.is_dir():
         if found := recognize(path):
             return found
-        if inside := runs_in(path):
-            return newest(inside, f"of the {len(inside)} runs in {show(path)}")
+        if inside := runs_in(path) or [found.parent for found in path.glob("*/*/recipe.toml") if is_file(found)]:
+            return newest(inside, f"of the {len(inside)} runs in {show(path)}", started)
     if METHOD.fullmatch(text):
         if inside := runs_in(runs / text):
-            return newest(inside, f"of the {len(inside)} runs of {text}")
-        raise RunError(f"no run of {text} below {show(runs)}: train one first with diffcli train {text}")
+            return newest(inside, f"of the {len(inside)} runs of {text}", started)
+        if text in registry().specs("method"):
+            raise RunError(f"no run of {text} below {show(runs)}: train one first with diffcli train {text}")
     why = (
         "holds no run, checkpoint or model" if path.is_dir() else "is no folder" if path.exists() else "does not exist"
     )
@@ -90,10 +94,10 @@ def recognize(path: Path) -> Found | None:
     return None
 
 
-def newest(inside: list[Path], where: str) -> Found:
-    """The newest run that holds a checkpoint."""
+def newest(inside: list[Path], where: str, started: bool) -> Found:
+    """The newest run that holds a checkpoint, or the newest of all."""
     for path in sorted(inside, key=age, reverse=True):
-        if committed(path) and (found := recognize(path)):
+        if (started or committed(path)) and (found := recognize(path)):
             return found
     raise RunError(f"none {where} holds a checkpoint yet; resume one with --resume, or train again")
 

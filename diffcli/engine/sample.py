@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,15 +15,18 @@ from torch import Tensor
 from diffcli.core.denoiser import Clipped, Counted, Denoiser, Final, Guided
 from diffcli.core.method import Batch
 from diffcli.core.random import Rows
+from diffcli.engine.assemble import Facts
 from diffcli.engine.load import Model
 from diffcli.engine.precision import autocast
-from diffcli.errors import NonFinite, UsageError
+from diffcli.errors import NonFinite, UsageError, show
+from diffcli.options import nearest
 from diffcli.recipe import Part
 from diffcli.registry import registry
 from diffcli.samplers.base import Sampler
 from diffcli.samplers.grid import grid
 from diffcli.sections import SampleOptions
 
+SPAN = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")  # 3, or 0-4 with both ends
 ONE_CALL = 16  # on a CPU a batch up to this is guided in one doubled call, a larger one in two
 
 
@@ -69,14 +73,30 @@ def wishes(model: Model, o: SampleOptions) -> tuple[int, Tensor | None]:
                 f"--guidance-scale {o.guidance_scale:g} needs a condition, but {model.where} was trained without; train with --cond label"
             )
         return o.samples, None
-    wanted = o.label if o.label is not None else tuple(range(classes))
-    for label in wanted:
-        if label >= classes:
-            raise UsageError(
-                f"--label {label} is no class of {model.facts.name}: there are {classes}, 0 to {classes - 1}"
-            )
+    wanted = list(range(classes)) if o.label is None else labels(o.label, model.facts)
     n = o.per_class * len(wanted) if o.per_class else o.samples
     return n, torch.tensor(wanted)[torch.arange(n) % len(wanted)]
+
+
+def labels(text: str, facts: Facts) -> list[int]:
+    """The classes that --label asks for: numbers from 0, ranges of them, and names in any case, as in 0-4,star."""
+    known = dict(zip(facts.class_names, range(facts.classes), strict=False))
+    known = {name.casefold(): label for name, label in known.items()} | known
+    found: list[int] = []
+    for piece in map(str.strip, text.split(",")):
+        span = SPAN.fullmatch(piece)
+        low, high = (int(span[1]), int(span[2] or span[1])) if span else (0, -1)
+        name = piece if piece in known else piece.casefold()
+        if low <= high < facts.classes:
+            found += range(low, high + 1)
+        elif name in known:
+            found.append(known[name])
+        else:
+            hint = "" if span else nearest(name, known, f"; their names are {', '.join(facts.class_names[:12])}")
+            raise UsageError(
+                f"--label {show(piece, 80)} is no class of {facts.name}: there are {facts.classes}, 0 to {facts.classes - 1}{hint}"
+            )
+    return found
 
 
 def walk(model: Model, o: SampleOptions, part: Part | None, images: int) -> Walk:
@@ -141,8 +161,9 @@ def sample(
         with autocast(o.precision, model.device):
             path = model.method.trajectory(wish, model.space.shape, way.sampler, way.times, way.wrap, rng)
             seen = list(snapshots(path, wanted, last))
-        finite(seen[-1][2], way, o)
         frames = [(t, model.space.decode(x, rng).float().cpu()) for k, t, x in seen if k in wanted or k == last]
+        finite(seen[-1][2], way, o)
+        finite(frames[-1][1], way, o)
         start, end = (seen[k][2].float().cpu() for k in (0, -1))
         parts.append(
             Samples(frames[-1][1], end, start, None, frames, 0.0, 0, [(time.perf_counter() - began) / len(index)])

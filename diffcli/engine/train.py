@@ -12,7 +12,7 @@ from rich.console import Console
 from diffcli import recipe as recipes
 from diffcli.engine import length, preview
 from diffcli.engine.evaluate import held_out_loss
-from diffcli.engine.job import Job, prepare, settle, step_once
+from diffcli.engine.job import Job, anchored, prepare, settle, step_once
 from diffcli.engine.progress import Bar, Say
 from diffcli.engine.report import curves
 from diffcli.engine.resume import restore, resumed, save
@@ -29,7 +29,6 @@ def train(
     output: Path | None = None,
     *,
     resume: Path | None = None,
-    init: str | None = None,
     console: Console | None = None,
 ) -> Path:
     """Train a recipe, or go on with a run; the run folder.
@@ -38,7 +37,7 @@ def train(
     a signal or an error, can be resumed from its last checkpoint, bit for bit.
     """
     console = console or Console(stderr=True)
-    job = prepare(recipe if resume is None else resumed(recipe, resume), init)
+    job = prepare(anchored(recipe) if resume is None else resumed(recipe, resume))
     settle(job)
     size = COPIES * sum(t.numel() * t.element_size() for t in job.method.state_dict().values())
     run = RunDir.open(resume) if resume else RunDir.create(output, job.recipe.method.name, room=3 * size)
@@ -68,6 +67,7 @@ def loop(job: Job, run: RunDir, signals: Signals, console: Console, say: Say, *,
     if step == 0 and (found := job.method.diagnose(job.data, job.device)):
         run.append({"step": 0, **found})
     clock = time.perf_counter() - before
+    where = str(run.path)
     with Bar("train", steps, console, run.log, done=step) as bar:
         while step < steps:
             began = time.perf_counter()
@@ -76,21 +76,21 @@ def loop(job: Job, run: RunDir, signals: Signals, console: Console, say: Say, *,
             speed, row = o.batch_size / (time.perf_counter() - began), dict[str, Any]()
             if length.due(step, o.log_every, steps):
                 row, pending = mean(pending), []
-            if length.due(step, eval_every, steps):
-                row["held_out"] = held_out_loss(job.model(str(run.path), step), job.held_out)
+            stop = signals.received if step < steps else None  # the last step is a checkpoint of its own
+            if not stop and length.due(step, eval_every, steps):
+                row["held_out"] = held_out_loss(job.model(where, step), job.held_out)
             if row:
                 seconds = time.perf_counter() - clock
                 run.append({"step": step, "images": step * o.batch_size, **row, **cost(job, seconds, speed)})
             bar.update(step, f"loss {row['loss']:.4f}  {speed:.0f} images/s" if "loss" in row else None)
-            if step < steps and sample_every and step % sample_every == 0:
-                preview.grid(job.model(str(run.path), step), run.path / "samples" / f"step-{step:08d}.png")
-            stop = signals.received
             if stop or length.due(step, save_every, steps):
                 save(job, run, step, time.perf_counter() - clock, pending)
-            if stop and step < steps:
+            if stop:
                 raise Stopped(
-                    f"signal {stop} at step {step} of {steps}: saved; go on with --resume {show(run.path)}", stop
+                    f"signal {stop} at step {step} of {steps}: saved; go on with --resume {show(where)}", stop
                 )
+            if step < steps and sample_every and step % sample_every == 0:
+                preview.grid(job.model(where, step), run.path / "samples" / f"step-{step:08d}.png")
     finish(job, run, steps, time.perf_counter() - clock, say)
 
 

@@ -34,6 +34,6 @@ def diffcli_methods() -> Iterable[Spec]:
             "dataset": Use(name="digits"),
             "sampler": Use(name="ancestral"),
         },
-        train={"steps": 4000, "lr": 2e-3},
+        train={"steps": 1200, "lr": 2e-3, "warmup": "50"},
         paper="https://arxiv.org/abs/2006.11239",
     )

@@ -15,6 +15,8 @@ from diffcli.core.random import Rng
 from diffcli.core.space import Space
 from diffcli_ddpm import DDPMOptions
 
+PREDICTIONS = {"eps": parameterization.eps, "x0": parameterization.x0, "v": parameterization.v}
+
 
 class DDPM(Labelled):
     """E || F(x_t, t) - F* ||^2 over uniform steps of the table, F* = eps by default (Ho et al. 2020, Eq. 14)."""
@@ -23,7 +25,7 @@ class DDPM(Labelled):
         super().__init__(config.cond == "label", config.label_dropout)
         channels = space.shape[0]
         net = model(inputs=channels, outputs=channels, classes=space.classes if self.conditional else 0)
-        self.denoiser = Preconditioned(net, process, getattr(parameterization, config.prediction))
+        self.denoiser = Preconditioned(net, process, PREDICTIONS[config.prediction])
 
     def time(self, u: Tensor) -> Tensor:
         """A node of the table, each as likely as any other; where there is no table, the process's own law."""

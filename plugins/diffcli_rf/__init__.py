@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from diffcli.errors import UsageError
@@ -25,7 +26,7 @@ class RFOptions:
     label_dropout: float = opt(
         0.1, "Share of training labels replaced by the null class; 0 trains no unconditional branch.", min=0, max=1
     )
-    pairs: str | None = opt(None, "File of `sample --pairs`: reflow trains on its pairs in place of the data set.")
+    pairs: Path | None = opt(None, "File of `sample --pairs`: reflow trains on its pairs in place of the data set.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ def diffcli_methods() -> Iterable[Spec]:
             "dataset": Use(name="digits"),
             "sampler": Use(name="midpoint"),
         },
-        train={"steps": 4000, "lr": 2e-3},
+        train={"steps": 1200, "lr": 2e-3, "warmup": "50"},
         sample=RFSample,
         metrics={"straightness": "diffcli_rf.reflow:measure"},
         paper="https://arxiv.org/abs/2209.03003",

@@ -25,7 +25,8 @@ class RectifiedFlow(Labelled):
     def __init__(self, config: RFOptions, space: Space, *, model: Callable[..., nn.Module], process: GaussianProcess):
         super().__init__(config.cond == "label", config.label_dropout)
         self.config, self.shape, channels = config, space.shape, space.shape[0]
-        net = model(inputs=channels, outputs=channels, classes=space.classes if self.conditional else 0)
+        self.classes = space.classes if self.conditional else 0
+        net = model(inputs=channels, outputs=channels, classes=self.classes)
         self.denoiser = Preconditioned(net, process, slope)
 
     def time(self, u: Tensor, rng: Rng) -> Tensor:
@@ -47,7 +48,9 @@ class RectifiedFlow(Labelled):
 
     def data(self, dataset: Any) -> Any:
         """The pairs of an earlier flow, when reflow is asked for."""
-        return Pairs(self.config.pairs, self.shape) if self.config.pairs else dataset
+        if self.config.pairs is None:
+            return dataset
+        return Pairs(self.config.pairs, self.shape, self.classes)
 
     def diagnose(self, dataset: Any, device: torch.device) -> dict[str, float]:
         """Straightness of the flow before and after reflow."""
@@ -55,4 +58,4 @@ class RectifiedFlow(Labelled):
 
     def keep(self, samples: Any, options: Any, folder: Path) -> list[Path]:
         """The pairs that `sample --pairs` asked for."""
-        return [write_pairs(samples, folder)] if options.pairs else []
+        return [write_pairs(samples, self.denoiser.process, folder)] if options.pairs else []

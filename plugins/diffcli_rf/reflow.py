@@ -13,17 +13,20 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from diffcli.core.method import Batch
+from diffcli.core.process import GaussianProcess
 from diffcli.core.random import Rows, shuffled
 from diffcli.engine.files import durable
 from diffcli.errors import DataError, show
+from diffcli.samplers.frame import frame, slope
 from diffcli.samplers.grid import grid
 
 LARGEST = 16 * 2**30
 
 
-def write_pairs(samples: Any, folder: Path) -> Path:
+def write_pairs(samples: Any, process: GaussianProcess, folder: Path) -> Path:
     """pairs.safetensors: x_0 and eps (n, *) float32 in the process's space, unclamped, and label where there is one."""
-    tensors = {"x_0": samples.x_0.contiguous(), "eps": samples.start.contiguous()}
+    std = float(process.sigma(torch.ones((), dtype=torch.float64)))
+    tensors = {"x_0": samples.x_0.contiguous(), "eps": (samples.start / std).contiguous()}
     if samples.label is not None:
         tensors["label"] = samples.label
     path = folder / "pairs.safetensors"
@@ -34,8 +37,8 @@ def write_pairs(samples: Any, folder: Path) -> Path:
 class Pairs:
     """(x_0, eps) pairs in place of a data set, already in the process's space."""
 
-    def __init__(self, path: str, shape: tuple[int, ...]):
-        file = Path(path)
+    def __init__(self, file: Path, shape: tuple[int, ...], classes: int = 0):
+        path = file
         if not file.is_file():
             raise DataError(f"no pairs at {show(path)}; draw them with diffcli sample rf --pairs 10000")
         if file.stat().st_size > LARGEST:
@@ -52,6 +55,13 @@ class Pairs:
             raise DataError(
                 f"{show(path)} holds pairs of {tuple(tensors['x_0'].shape[1:])}, but the model is of {shape}; draw pairs with the same model"
             )
+        label = tensors.get("label")
+        if classes and (label is None or label.shape != tensors["x_0"].shape[:1] or not bool((label < classes).all())):
+            raise DataError(
+                f"{show(path)} holds no labels of {classes} classes; draw the pairs with a model trained with --cond label"
+            )
+        if any(t.dtype != torch.float32 or not bool(torch.isfinite(t).all()) for t in (tensors["x_0"], tensors["eps"])):
+            raise DataError(f"{show(path)} holds pairs that are not finite float32; draw the pairs again")
         self.x_0, self.eps, self.label = tensors["x_0"], tensors["eps"], tensors.get("label")
 
     def __len__(self) -> int:
@@ -71,7 +81,10 @@ class Pairs:
 
 @torch.no_grad()
 def paths(method: Any, shape: tuple[int, ...], device: torch.device, images: int, steps: int) -> Tensor:
-    """S = mean over t of E || (eps - x_0) - F(x_t, t) ||^2 / D along the flow's own paths from eps to x_0 (Liu et al. 2022, Eq. 5)."""
+    """S = mean over t of E || (y_1 - y_0)/u_1 - dy/du ||^2 / D along the flow's own paths (Liu et al. 2022, Eq. 5).
+
+    On the rectified path y = x, u = t and the straight line is eps - x_0.
+    """
     denoiser, index = method.denoiser, torch.arange(images, device=device)
     process, rng = denoiser.process, Rows(0, index, images)
     cond = method.cond(Batch(index), rng)
@@ -80,9 +93,10 @@ def paths(method: Any, shape: tuple[int, ...], device: torch.device, images: int
     slopes = []
     for t, s in zip(times[:-1].unbind(), times[1:].unbind(), strict=True):
         pair = denoiser(x, t, cond)
-        slopes.append(pair.eps - pair.x_0 if process.rectified else pair.eps)
+        slopes.append(slope(process, pair))
         x = process.diffuse(pair.x_0, pair.eps, s)
-    straight = start / process.sigma(times[0]) - (x if process.rectified else 0)
+    (scale, u), (scale_0, _) = (frame(process, t) for t in (times[0], times[-1]))
+    straight = (start / scale - x / scale_0) / u
     return torch.stack([(straight - w).square().mean() for w in slopes]).mean()
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from commands import TINY
 
+from commands import TINY
 from diffcli.registry import registry
 
 GAUSSIAN = [name for name, spec in registry().specs("method").items() if spec.family == "gaussian"]
@@ -91,3 +91,13 @@ def test_explain_draws_nothing(trained, cli, tmp_path):
     for word in ("alpha", "sigma", "logsnr", "eps", "w = 2", "3 (eps_cond - eps_null)"):
         assert word in ran.out
     assert not list(tmp_path.iterdir())
+
+
+def test_explain_counts_what_sample_spends(trained, cli):
+    """Also where guidance acts in an interval of t alone."""
+    run = trained / "runs" / "rf"
+    for more in ([], ["--guidance-scale", "2"], ["--guidance-scale", "2", "--guidance-interval", "0.3,0.8"]):
+        args = ["--sampler", "heun", "--steps", "5", *more]
+        said = cli("sample", run, *args, "--explain", "--json")
+        drawn = cli("sample", run, *args, "--samples", "2", "--output", f"drawn{len(more)}", "--json")
+        assert said.json["nfe"] == drawn.json["nfe"], (more, said.err, drawn.err)

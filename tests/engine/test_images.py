@@ -11,8 +11,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from diffcli.engine import images
-from diffcli.engine.images import grid, save_animation, save_picture, show_in_terminal, single, slug, strip, to_pictures
+from diffcli.engine.images import grid, save_animation, save_picture, show_in_terminal, single, strip, to_pictures
 from diffcli.errors import NonFinite, UsageError
 
 
@@ -34,7 +33,7 @@ def test_channels_are_shown_by_rule(channels: int, shown: int, dtype: torch.dtyp
     pictures = to_pictures(x)
     assert pictures.shape == (2, 5, 4, shown) and pictures.dtype == np.uint8
     assert np.array_equal(pictures, to_pictures(x[:, :shown]))
-    assert single(pictures[0]).size == (4, 5)
+    assert single(pictures[0], scale=1).size == (4, 5)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
@@ -64,18 +63,21 @@ def test_small_pictures_are_enlarged_by_a_whole_factor() -> None:
     sheet = np.asarray(grid(pictures))
     assert sheet.shape == (52, 52)
     assert np.array_equal(sheet[2:-2, 2:-2][::6, ::6], pictures[0, :, :, 0])
+    assert np.array_equal(np.asarray(single(pictures[0])), sheet[2:-2, 2:-2])
     assert grid(to_pictures(noise(4, 3, 64, 64))).size == (134, 134)
+    assert [single(to_pictures(noise(1, 3, h, w))[0]).size for h, w in ((28, 28), (48, 60), (8, 16))] == [
+        (56, 56),
+        (60, 48),
+        (96, 48),
+    ]
 
 
-def test_labels_take_room_of_their_own() -> None:
+def test_captions_take_room_of_their_own() -> None:
     pictures = to_pictures(torch.ones(6, 1, 8, 8))
-    plain = grid(pictures, 3)
-    labelled = grid(
-        pictures, 3, row_labels=["w = 1", "w = 2.5"], column_labels=["zero", "one", "two"], captions=["x"] * 6
-    )
-    assert labelled.width > plain.width and labelled.height > plain.height
-    assert (np.asarray(labelled) == 255).sum() == 6 * 48 * 48, "no picture is written over"
-    wide = grid(pictures, 3, column_labels=["a label wider than its picture", "", ""])
+    plain, captioned = grid(pictures, 3), grid(pictures, 3, captions=["x"] * 6)
+    assert captioned.width == plain.width and captioned.height > plain.height
+    assert (np.asarray(captioned) == 255).sum() == 6 * 48 * 48, "no picture is written over"
+    wide = grid(pictures, 3, captions=["a caption wider than its picture", *[""] * 5])
     assert wide.width > plain.width + 100
 
 
@@ -146,7 +148,8 @@ def shown(image: Image.Image, **options: object) -> str:
 
 
 def test_a_terminal_with_colours_shows_two_pixels_a_character() -> None:
-    image = single(np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [9, 8, 7]], [[1, 2, 3], [4, 5, 6]]], np.uint8))
+    rows = [[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [9, 8, 7]], [[1, 2, 3], [4, 5, 6]]]
+    image = single(np.array(rows, np.uint8), scale=1)
     text = shown(image, force_terminal=True, color_system="truecolor", width=80, _environ={"TERM": "xterm"})
     assert text.count("▀") == 4 and text.count("\n") == 2
     assert "38;2;255;0;0;48;2;0;0;255m▀" in text and "38;2;0;255;0;48;2;9;8;7m▀" in text
@@ -156,7 +159,7 @@ def test_a_terminal_with_colours_shows_two_pixels_a_character() -> None:
     "options", [{}, {"force_terminal": True, "color_system": None}, {"force_terminal": True, "no_color": True}]
 )
 def test_elsewhere_it_is_plain_ascii(options: dict[str, object]) -> None:
-    image = single(np.array([[[0], [255]], [[128], [0]]], np.uint8))
+    image = single(np.array([[[0], [255]], [[128], [0]]], np.uint8), scale=1)
     assert shown(image, width=80, _environ={"TERM": "xterm"}, **options) == "  @@\n++\n"
 
 
@@ -174,18 +177,3 @@ def test_it_fits_the_width(terminal: bool) -> None:
         assert max(map(len, text.splitlines())) <= 40
     else:
         assert max(line.count("▀") for line in text.splitlines()) == 40
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["../../etc/passwd", ".hidden", "", "...", "Ä b/c\\d\x00", "x" * 500, "con:1", "class 3 'cat'", "\u202egnp.exe"],
-)
-def test_a_slug_is_a_plain_visible_file_name(text: str) -> None:
-    name = slug(text)
-    assert (
-        0 < len(name) <= 60
-        and not name.startswith((".", "-"))
-        and set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789._-")
-    )
-    assert slug(name) == name
-    assert slug("T-shirt/top") == "t-shirt-top" and images.slug("9") == "9"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from diffcli.engine import report
 from diffcli.engine.report import curves, points
 
 ROWS = [
@@ -44,6 +45,15 @@ def test_odd_rows_are_drawn_without_a_warning(tmp_path: Path, rows: list[dict[st
         png, _ = curves(rows, tmp_path / "loss")
     with Image.open(png) as image:
         assert len(image.convert("L").getcolors() or []) > 10, "something is drawn"
+
+
+def test_one_point_has_few_ticks_of_whole_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(report, "save", lambda figure, stem, kind: drawn.append(figure))
+    curves([{"step": 1, "loss": 0.5}], tmp_path / "loss")
+    (axes,) = drawn[0].axes
+    assert [x for x in axes.get_xticks() if axes.viewLim.x0 <= x <= axes.viewLim.x1] == [1]
+    assert 1 <= len([y for y in axes.get_yticks() if axes.viewLim.y0 <= y <= axes.viewLim.y1]) <= 8
 
 
 def test_without_a_loss_nothing_is_drawn(tmp_path: Path) -> None:

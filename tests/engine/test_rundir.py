@@ -70,6 +70,17 @@ def test_the_newest_is_by_time_stamp_among_runs_with_a_checkpoint(tmp_path: Path
     assert find("rf", runs).path == tenth, "the tenth of a second comes after the second"
 
 
+def test_a_folder_of_folders_of_runs_is_the_newest_of_all(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    run(runs / "rf" / "20250101-000000")
+    newer = run(runs / "ddpm" / "20250301-120000", "ddpm")
+    latest = run(runs / "ddpm" / "20260101-000000", "ddpm", steps=())
+    assert (find(str(runs)).path, find(str(runs)).method) == (newer, "ddpm")
+    assert find(str(runs), started=True).path == latest
+    with pytest.raises(RunError, match="holds no run"):
+        find(str(tmp_path))
+
+
 def test_a_path_comes_before_a_method_unless_it_is_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     by_name = run(Path("runs/rf/20250101-000000"))
@@ -87,7 +98,8 @@ def test_a_path_comes_before_a_method_unless_it_is_no_run(tmp_path: Path, monkey
         ("rf", "no run of rf below runs: train one first with diffcli train rf"),
         ("hub:me/it", "hub:me/it: models of the Hub are not read yet"),
         ("no/such", "no/such does not exist"),
-        ("empty", "no run of empty below runs"),
+        ("nothing", "nothing does not exist; give a method's name, or a run"),
+        ("empty", "^empty holds no run, checkpoint or model; give a method's name, or a run"),
         ("./empty", "holds no run, checkpoint or model"),
         ("./file", "is no folder"),
         ("", "does not exist|holds no run"),

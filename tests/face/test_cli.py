@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from diffcli.cli.flags import first_positional, peek
 from diffcli.options import options
 from diffcli.recipe import dumps, fits, read, resolve
 from diffcli.registry import Registry, sources
-from diffcli.sections import TrainOptions
+from diffcli.sections import EvalOptions, TrainOptions
 
 
 @pytest.fixture
@@ -64,6 +65,18 @@ def test_help_and_plugins_are_torch_free(toy: Path, python: Callable) -> None:
     done = python("-c", code)
     assert done.returncode == 0, done.stderr
     assert "Train, sample, evaluate" in done.stdout
+
+
+@pytest.mark.parametrize("line", ["--help", "plugins"])
+def test_a_look_around_costs_a_quarter_of_a_second(python: Callable, line: str) -> None:
+    """User and system time of the process, the best of five: what else the machine does is not counted."""
+    costs = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert python("-m", "diffcli", line).returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        costs.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(costs) <= 0.25, costs
 
 
 def test_import_diffcli_is_torch_free_and_typer_free(python: Callable) -> None:
@@ -138,6 +151,9 @@ def test_a_chosen_part_brings_its_flags(toy: Path, capsys: pytest.CaptureFixture
     [
         ("train tpy", "no method named 'tpy'; did you mean 'toy'?"),
         ("train", "diffcli train needs a method, or a recipe file that ends in .toml; the methods are: "),
+        ("sample toy -n 3", "diffcli sample toy has no option -n; did you mean --samples?\n"),
+        ("sample toy --n 3", "diffcli sample toy has no option --n; did you mean --samples?\n"),
+        ("eval toy --num-samples 3", "diffcli eval toy has no option --num-samples; did you mean --samples?\n"),
         ("train toy --samplr x", "diffcli train toy has no option --samplr; did you mean --sampler?"),
         ("train toy --lr fast", "--lr is 'fast', but takes a finite number, 0 or more"),
         ("train toy --lr", "--lr needs a value, <float 0..>\n"),
@@ -176,7 +192,7 @@ def test_a_flag_beats_the_recipe_and_the_recipe_the_method(
     o = call.recipe.train
     assert (o.batch_size, o.steps, o.lr, o.log_every) == (32, 50, 0.01, 10)
     assert call.recipe.method.config.levels == (3,)
-    assert (call.output, call.resume, call.init) == (Path("here"), None, None)
+    assert (call.output, call.resume) == (Path("here"), None)
     assert "flag     batch_size=32 keep=5\n" in err
     assert "recipe   levels=[3] steps=50\n" in err
     assert "method   channels=16 lr=0.01\n" in err
@@ -269,6 +285,36 @@ def test_eval_measures_several_runs_as_each_is_drawn(
     assert engine["evaluate"][0].options.samples == 1000, "how many are drawn is a matter of the measure"
 
 
+def test_eval_tells_all_of_a_measure_and_where_it_is_kept(
+    toy: Path, engine: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run_folder()
+    records = [
+        {"metric": "fd[pixels]", "value": 3.5, "n": 10, "floor": 0.25, "warning": "n = 10 is few"},
+        {"metric": "nll", "value": 1.5, "standard_error": 0.125, "unit": "bits/dim", "images": 4},
+        {"metric": "agreement[3nn]", "value": 0.5, "n": 10, "real": 0.75},
+    ]
+    monkeypatch.setattr("diffcli.engine.evaluate.evaluate", lambda *_: records)
+    assert main(["eval", "toy"]) == 0
+    out, err = capsys.readouterr()
+    table = [line.split() for line in out.splitlines()[:-1]]
+    assert table[0] == ["run", "metric", "value", "error", "floor", "real", "n", "images", "unit"]
+    assert [line[1:] for line in table[1:]] == [
+        ["fd[pixels]", "3.5", "0.25", "10"],
+        ["nll", "1.5", "0.125", "4", "bits/dim"],
+        ["agreement[3nn]", "0.5", "0.75", "10"],
+    ]
+    assert out.splitlines()[-1] == str(path / "evals.jsonl")
+    assert err == f"warning: fd[pixels] of {path}: n = 10 is few\n"
+
+    other = run_folder("mask")
+    checkpoint = path / "checkpoints" / "step-00000100"
+    meta = {"recipe": {"method": {"name": "toy"}}}
+    (checkpoint / "manifest.json").write_text(json.dumps({"step": 100, "meta": meta}))
+    assert main(["eval", "toy", str(other), str(checkpoint), "--json"]) == 0
+    assert capsys.readouterr().out.splitlines()[-3:-1] == [str(path / "evals.jsonl"), str(other / "evals.jsonl")]
+
+
 def test_resume_goes_on_with_the_recipe_of_the_run(
     toy: Path, engine: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -282,6 +328,18 @@ def test_resume_goes_on_with_the_recipe_of_the_run(
     assert main(["train", "mask", "--resume", str(path)]) == 2
     assert capsys.readouterr().err == f"error: --resume {path} is a run of toy, not of mask\n"
     assert main(["train", "toy", "--resume", "latest", "--output", "x"]) == 2
+
+
+def test_the_header_of_a_resume_says_only_what_the_method_does_not(
+    toy: Path, engine: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run_folder(train={"steps": 500, "lr": 0.01}, sampler={"name": "toy-noisy"})
+    assert "weight_decay" in (path / "recipe.toml").read_text()
+    assert main(["train", "--resume", str(path), "--keep", "7"]) == 0
+    err = capsys.readouterr().err
+    assert "recipe   steps=500\n" in err
+    assert "flag     keep=7\n" in err
+    assert "sampler toy-noisy" in err
 
 
 def test_colliding_flags_are_a_fault_of_the_plugins(
@@ -310,6 +368,11 @@ def test_no_flags_collide_in_any_combination_of_built_in_parts() -> None:
             names = [name for part in combination for name in options(part.config)]
             assert len(set(names)) == len(names), [part.name for part in combination]
             assert not shared & set(names)
+        fitted = [[part for part in found.specs(kind).values() if fits(part, method)] for kind in ("dataset", "sampler")]
+        for combination in itertools.product(*fitted):
+            names = [name for part in combination for name in options(part.config)]
+            names += options(method.eval or EvalOptions)
+            assert len(set(names)) == len(names), [part.name for part in combination]
 
 
 def test_recipes_are_listed_shown_and_copied(

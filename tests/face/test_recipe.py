@@ -23,7 +23,7 @@ FULL: dict[str, dict[str, Any]] = {
     "dataset": {"name": "toy-data"},
     "sampler": {"name": "toy-noisy", "eta_toy": 0.25},
     "train": {"epochs": 3, "lr": 1e-4},
-    "sample": {"samples": 9, "label": [0, 1], "guidance_interval": [0.2, 0.8]},
+    "sample": {"samples": 9, "label": "0,1", "guidance_interval": [0.2, 0.8]},
     "claim": {"metric": "fd[pixels]", "value": 3.5},
 }
 
@@ -68,6 +68,21 @@ def test_overlay_drops_what_belongs_to_another_choice() -> None:
     assert overlay(below, {"sampler": {"rho": 2}})["sampler"] == {"name": "a", "eta": 1, "rho": 2}
     assert overlay(below, {"train": {"epochs": 2}})["train"] == {"lr": 1, "epochs": 2}
     assert below["train"] == {"steps": 5, "lr": 1}
+
+
+def test_another_sampler_drops_the_steps_of_the_one_before() -> None:
+    drawn = {"steps": 50, "spacing": "karras", "seed": 3}
+    below = {"sampler": {"name": "ddim"}, "sample": drawn}
+    for over in ({"sampler": {"name": "ddim", "eta": 1.0}}, {"sampler": {"eta": 1.0}}, {"sample": {"seed": 3}}):
+        assert overlay(below, over)["sample"] == drawn
+    assert overlay(below, {"sampler": {"name": "ancestral"}})["sample"] == {"seed": 3}
+    for over in (
+        {"sampler": {"name": "heun"}, "sample": {"steps": 9}},
+        {"sample": {"steps": 9}, "sampler": {"name": "heun"}},
+    ):
+        assert overlay(below, over)["sample"] == {"seed": 3, "steps": 9}
+    assert overlay({"sampler": {"name": "ddim"}}, {"sampler": {"name": "heun"}})["sampler"] == {"name": "heun"}
+    assert drawn == {"steps": 50, "spacing": "karras", "seed": 3}
 
 
 @pytest.mark.parametrize(
@@ -166,7 +181,9 @@ def test_shipped_recipes_resolve_and_say_what_they_reach() -> None:
 
 def test_an_unknown_recipe_has_a_near_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe, "shipped", lambda: {"rf-mnist": tmp_path / "rf-mnist.toml"})
-    with pytest.raises(UsageError, match=r"no recipe named 'rf-minst'; did you mean rf-mnist\?"):
+    with pytest.raises(
+        UsageError, match=r"'rf-minst' \(a file is a path that ends in .toml\); did you mean rf-mnist\?$"
+    ):
         recipe.named("rf-minst")
     assert recipe.locate("rf-mnist") == tmp_path / "rf-mnist.toml"
     assert recipe.locate("other.toml") == Path("other.toml")

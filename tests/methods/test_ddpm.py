@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffcli_ddpm import DDPMOptions
-from diffcli_ddpm.method import DDPM
 
 from diffcli import recipe as recipes
 from diffcli.core.method import Batch
 from diffcli.core.random import Blocks, Rows
 from diffcli.core.space import Pixels
 from diffcli.engine.assemble import Facts, assemble, open_data
+from diffcli_ddpm import DDPMOptions
+from diffcli_ddpm.method import DDPM
 
 FACTS = Facts("made", "made/train", (1, 28, 28), 10, tuple("0123456789"))
 

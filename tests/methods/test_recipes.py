@@ -27,6 +27,7 @@ def test_it_resolves_builds_and_says_what_it_reaches(name):
 @pytest.mark.parametrize("name", recipes.shipped())
 def test_a_claim_names_all_that_gives_it(name):
     claim = recipes.resolve(recipes.read(recipes.named(name))).claim
+    assert claim is not None or not name.endswith(("-cpu", "-digits"))
     if claim is not None:
         assert claim.metric and claim.protocol and claim.command and claim.hardware and claim.source
         assert claim.value > 0 and claim.tolerance > 0

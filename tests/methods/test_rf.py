@@ -8,13 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import TINY
-from diffcli_rf import RFOptions
-from diffcli_rf.method import RectifiedFlow
-from diffcli_rf.reflow import Pairs, straightness
 from safetensors.torch import save_file
 from torch import nn
 
+from commands import TINY
 from diffcli.core.denoiser import Prediction
 from diffcli.core.method import Batch
 from diffcli.core.random import Blocks, Rows
@@ -24,6 +21,9 @@ from diffcli.engine.load import load
 from diffcli.metrics.likelihood import log_density
 from diffcli.samplers.grid import grid
 from diffcli.schedules.gaussian import Rectified
+from diffcli_rf import RFOptions
+from diffcli_rf.method import RectifiedFlow
+from diffcli_rf.reflow import Pairs, straightness
 
 
 class Nothing(nn.Module):
@@ -113,7 +113,7 @@ def test_pairs_round_trip_and_train(cli):
     assert cli("train", "rf", "--cond", "label", *TINY, "--output", "one").code == 0
     ran = cli("sample", "one", "--pairs", "24", "--steps", "3", "--output", "drawn")
     assert ran.code == 0, ran.err
-    pairs = Pairs("drawn/pairs.safetensors", (1, 8, 8))
+    pairs = Pairs(Path("drawn/pairs.safetensors"), (1, 8, 8), 10)
     index = torch.arange(24)
     batch = pairs.batch(index, index, None)
     assert batch.x.shape == batch.eps.shape == (24, 1, 8, 8)
@@ -133,6 +133,16 @@ def test_pairs_round_trip_and_train(cli):
     )
     assert ran.code == 0, ran.err
     assert "straightness" in Path("two/metrics.jsonl").read_text()
+
+
+def test_pairs_hold_standard_noise_on_any_schedule(cli):
+    """x at t = 1 has the std of the schedule (80 for edm); eps has 1, within 5 sigma of 24 x 64 draws."""
+    assert cli("train", "rf", "--schedule", "edm", *TINY, "--output", "one").code == 0
+    ran = cli("sample", "one", "--pairs", "24", "--steps", "2", "--clip", "1", "--output", "drawn")
+    assert ran.code == 0, ran.err
+    assert Pairs(Path("drawn/pairs.safetensors"), (1, 8, 8)).eps.std() == pytest.approx(
+        1, abs=5 / math.sqrt(2 * 24 * 64)
+    )
 
 
 class Dots:
@@ -185,7 +195,7 @@ def test_reflow_straightens(tmp_path):
     first = fit(make(), lambda index: Batch(index, Dots().batch(index)))
     x_0, eps = walk(first, 4096, 100)
     save_file({"x_0": x_0, "eps": eps}, tmp_path / "pairs.safetensors")
-    second = make(pairs=str(tmp_path / "pairs.safetensors"))
+    second = make(pairs=tmp_path / "pairs.safetensors")
     second.load_state_dict(first.state_dict())
     pairs = second.data(Dots())
     second = fit(second, lambda index: pairs.batch(pairs.items(0, index), index, None))

@@ -154,3 +154,32 @@ def test_last_step_is_x_0_and_draws_nothing():
         x = noise(process)[:, :2]
         end = sampler.step(problem(process), x, point, cond={}, state=None, rng=None)[0]
         assert torch.allclose(end, problem(process)(x, point.t, {}).x_0, rtol=0, atol=0)
+
+
+class Point:
+    """The exact denoiser of one image c, as an eps-network says it: eps = (x_t - alpha c)/sigma, and x_0 from eps."""
+
+    def __init__(self, process: GaussianProcess, c: Tensor):
+        self.process, self.c = process, c
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Cond) -> Prediction:
+        alpha, sigma = self.process.alpha(t), self.process.sigma(t)
+        eps = (x_t - alpha * self.c) / sigma
+        return Prediction((x_t - sigma * eps) / alpha, eps)
+
+
+@pytest.mark.parametrize("process", TABLES)
+@pytest.mark.parametrize("steps", [1, 4, 50, 1000])
+def test_one_image_is_found_by_its_noise_on_every_entry_of_the_table(process, steps):
+    c = torch.tensor([0.3, -0.8, 1.0], dtype=torch.float64)
+    for sampler, tolerance in ((DDIM(), 1e-5), (Ancestral(), 1e-3), (Ancestral("large"), 1e-3)):
+        end = walk(sampler, Point(process, c), noise(process), grid(process, steps))
+        assert torch.allclose(end, c.expand(8, 3), rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("process", TABLES)
+def test_without_noise_a_walk_repeats_to_the_bit(process):
+    for dtype in (torch.float64, torch.float32):
+        x = noise(process).to(dtype)
+        a, b = (walk(DDIM(), Rough(process), x, grid(process, 50), seed) for seed in (0, 1))
+        assert torch.equal(a, b)

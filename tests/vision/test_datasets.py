@@ -8,14 +8,14 @@ import sys
 
 import pytest
 import torch
-from diffcli_vision import ShapesOptions
-from diffcli_vision.datasets import Images
-from diffcli_vision.digits import digits
-from diffcli_vision.shapes import KINDS, shapes
 
 from diffcli.core.space import Pixels
 from diffcli.errors import DataError
 from diffcli.plugin import NoOptions
+from diffcli_vision import ShapesOptions
+from diffcli_vision.datasets import Images
+from diffcli_vision.digits import digits
+from diffcli_vision.shapes import KINDS, shapes
 
 
 def made(n: int = 7, *, flip: bool = False) -> Images:

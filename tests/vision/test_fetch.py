@@ -7,9 +7,9 @@ import io
 import os
 
 import pytest
-from diffcli_vision import fetch, named
 
 from diffcli.errors import DataError, EnvironmentProblem
+from diffcli_vision import fetch, named
 
 
 class Server:

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffcli_vision import FolderOptions
-from diffcli_vision import folder as module
-from diffcli_vision.folder import folder
 from PIL import Image
 
 from diffcli.core.space import Pixels
 from diffcli.errors import DataError, UsageError
+from diffcli_vision import FolderOptions
+from diffcli_vision import folder as module
+from diffcli_vision.folder import folder
 
 
 def save(path: Path, color: object = (200, 100, 0), size: tuple[int, int] = (12, 10), mode: str = "RGB", **how) -> Path:

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffcli_vision import ColorOptions, NamedOptions, fetch, formats, named
 from PIL import Image
 
 from diffcli.errors import DataError
+from diffcli_vision import ColorOptions, NamedOptions, fetch, formats, named
 
 HERE = Path("here")
 SOURCE = os.environ.get("DIFFCLI_DATA", "")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from diffcli_vision import UNetOptions
-from diffcli_vision.unet import UNet
 from torch import nn
 
 from diffcli.core.space import Pixels
@@ -14,6 +12,8 @@ from diffcli.errors import UsageError
 from diffcli.nn.attention import attention
 from diffcli.nn.blocks import Norm, SelfAttention, Upsample, crop, pad
 from diffcli.nn.embedding import sinusoid
+from diffcli_vision import UNetOptions
+from diffcli_vision.unet import UNet
 
 
 def build(shape: tuple[int, ...], *, classes: int = 0, device: str = "cpu", **options) -> UNet:
