@@ -169,7 +169,8 @@ def overlay(tables: Tables, over: Tables) -> dict[str, dict[str, Any]]:
     """
     made = {section: dict(values) for section, values in tables.items()}
     if renamed(tables, over, "sampler"):
-        made["sample"] = {key: value for key, value in made.get("sample", {}).items() if key not in ("steps", "spacing")}
+        for key in ("steps", "spacing"):
+            made.get("sample", {}).pop(key, None)
     for section, values in over.items():
         below = {} if renamed(tables, over, section) else made.get(section, {})
         if section == "train" and any(name in values for name in LENGTHS):

@@ -32,6 +32,7 @@ COMMANDS = {  # name: (panel, help); each stands in diffcli.cli.<name>
     "doctor": ("Installed", "Say what this machine offers and what is wrong with it."),
 }
 ENVIRONMENT, BUG, INTERRUPTED, PIPE_CLOSED = 6, 70, 130, 141
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory")  # torch says so in a RuntimeError, on a CPU and on CUDA
 
 
 class Root(Quiet, TyperGroup):
@@ -136,7 +137,7 @@ def verdict(error: BaseException) -> tuple[int, str]:
         return (error.code if isinstance(error.code, int) else int(error.code is not None)), ""
     if isinstance(error, BrokenPipeError):
         return PIPE_CLOSED, ""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
         return ENVIRONMENT, "error: out of memory; take a smaller --batch-size, or a smaller network"
     if isinstance(error, OSError) and error.errno is not None:
         what = f"{show(error.filename)}: " if error.filename is not None else ""

@@ -18,7 +18,7 @@ from diffcli.plugin import Kind, Spec
 from diffcli.sections import EvalOptions, SampleOptions, TrainOptions
 
 CHOOSERS: tuple[Kind, ...] = ("sampler",)
-PANELS: tuple[Kind, ...] = ("sampler", "dataset")  # another data set would be another measure, but its files may have moved
+PANELS: tuple[Kind, ...] = ("sampler", "dataset")  # the files of the run's data set may have moved
 COLUMNS = {
     "metric": "metric", "value": "value", "standard_error": "error", "floor": "floor", "real": "real",
     "n": "n", "images": "images", "nfe": "nfe", "unit": "unit",

@@ -169,8 +169,8 @@ class Command(Quiet, TyperCommand):
                 raise UsageError(f"{flag} needs a value, {known[flag].metavar}") from None
             if not kind.startswith("NoSuchOption"):
                 raise
-            meant = MEANT.get(flag, flag)
-            hint = self.explain(flag) or nearest(meant if meant in known else flag, known, f"; see {ctx.command_path} --help")
+            meant = MEANT[flag] if MEANT.get(flag) in known else flag
+            hint = self.explain(flag) or nearest(meant, known, f"; see {ctx.command_path} --help")
             raise UsageError(f"{ctx.command_path} has no option {show(flag, 80)}{hint}") from None
 
 

@@ -15,7 +15,7 @@ from diffcli.plugin import Kind
 from diffcli.sections import TrainOptions
 
 CHOOSERS: tuple[Kind, ...] = ("sampler",)
-MANY = "Above 1000 images none gets a file of its own, above 1024 the grid shows 64."
+PLACE = "New folder of the pictures; unset is one below the run. Above 1000 images have no files of their own, above 1024 the grid is of 64."
 
 
 class Sample(Lazy):
@@ -37,7 +37,7 @@ class Sample(Lazy):
         sections.append(Section("sample", type(base.sample), "Sampling", values(base.sample)))
         extras = [
             *(chooser(kind, base) for kind in CHOOSERS if kind in spec.uses),
-            extra("output", str | None, None, f"New folder of the pictures; unset is one below the run. {MANY}", metavar="<path>"),
+            extra("output", str | None, None, PLACE, metavar="<path>"),
             extra("show", bool, False, "Draw the grid in the terminal."),
             extra("explain", bool, False, "Print the formulas and the steps of the walk, and draw nothing."),
         ]
@@ -64,7 +64,7 @@ def sample(
 
     pictures, profile = draw(run.path, recipe, output=folder(place), show_them=show, console=output.progress())
     output.result(pictures)
-    output.last({"samples": str(pictures), "run": str(run.path), **profile}, json)
+    output.last({"folder": str(pictures), "run": str(run.path), **profile}, json)
 
 
 def told(facts: dict[str, Any]) -> None:

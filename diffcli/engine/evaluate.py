@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from diffcli.core.random import Rows
+from diffcli.core.random import Rows, shuffled
 from diffcli.engine.assemble import open_data
 from diffcli.engine.load import Model, read
 from diffcli.engine.precision import autocast
@@ -56,19 +56,29 @@ class Bench:
 
     @cached_property
     def test(self) -> Any:
-        return open_data(self.recipe, "test").to(self.model.device)
+        return self.data("test")
 
     @cached_property
     def train(self) -> Any:
-        return open_data(self.recipe, "train").to(self.model.device)
+        return self.data("train")
 
     @cached_property
     def samples(self) -> Samples:
         return sample(self.model, self.options, self.recipe.parts.get("sampler"), tick=self.tick)
 
+    def data(self, split: str) -> Any:
+        """A split of the data set, of the kind the model was trained on."""
+        data, facts = open_data(self.recipe, split), self.model.facts
+        if tuple(data.shape) != facts.shape or tuple(data.class_names) != facts.class_names:
+            raise UsageError(
+                f"{self.model.where} was trained on images of {'x'.join(map(str, facts.shape))} and {facts.classes} classes, but "
+                f"these are of {'x'.join(map(str, data.shape))} and {data.classes}; measure it on data of its own kind"
+            )
+        return data.to(self.model.device)
+
     def real(self, data: Any, most: int) -> tuple[Tensor, Tensor | None]:
-        """(n, C, H, W) and labels of the first `most` images in a fixed order."""
-        items = torch.arange(len(data)) if most >= len(data) else data.items(0, torch.arange(most))
+        """(n, C, H, W) and labels of at most `most` images, chosen and ordered once and for all."""
+        items = shuffled(0, torch.arange(min(most, len(data))), len(data))
         parts = [data.batch(i, i, Plain) for i in items.split(BATCH)]
         labels = None if parts[0].label is None else torch.cat([p.label for p in parts]).cpu()
         return torch.cat([p.x for p in parts]).float().cpu(), labels

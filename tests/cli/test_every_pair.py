@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from commands import TINY
@@ -101,3 +107,94 @@ def test_explain_counts_what_sample_spends(trained, cli):
         said = cli("sample", run, *args, "--explain", "--json")
         drawn = cli("sample", run, *args, "--samples", "2", "--output", f"drawn{len(more)}", "--json")
         assert said.json["nfe"] == drawn.json["nfe"], (more, said.err, drawn.err)
+
+
+@pytest.mark.parametrize("method", GAUSSIAN)
+def test_a_walk_costs_the_calls_it_says(method, trained, cli, monkeypatch):
+    """Counted in the network itself: ddim with 50 steps calls it 50 times for all samples together."""
+    from diffcli_vision.unet import UNet
+
+    calls, forward = [], UNet.forward
+    monkeypatch.setattr(UNet, "forward", lambda net, x, *rest: calls.append(len(x)) or forward(net, x, *rest))
+    ran = cli(
+        "sample",
+        trained / "runs" / method,
+        "--sampler",
+        "ddim",
+        "--steps",
+        "50",
+        "--samples",
+        "2",
+        "--output",
+        "out",
+        "--json",
+    )
+    assert ran.code == 0, ran.err
+    assert calls == [2] * 50 and (ran.json["nfe"], ran.json["calls"]) == (50, 50)
+
+
+def test_ddpm_walks_all_of_its_table_when_nothing_is_asked_for(trained, cli, monkeypatch):
+    from diffcli_vision.unet import UNet
+
+    calls, forward = [], UNet.forward
+    monkeypatch.setattr(UNet, "forward", lambda net, x, *rest: calls.append(len(x)) or forward(net, x, *rest))
+    ran = cli("sample", trained / "runs" / "ddpm", "--samples", "2", "--output", "out", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["sampler"] == {"name": "ancestral", "variance": "small"}
+    assert calls == [2] * 1000 and (ran.json["nfe"], ran.json["steps"]) == (1000, 1000)
+
+
+def test_rf_takes_fifty_steps_of_midpoint_when_nothing_is_asked_for(trained, cli):
+    ran = cli("sample", trained / "runs" / "rf", "--samples", "2", "--output", "out", "--json")
+    assert (ran.json["sampler"], ran.json["steps"], ran.json["nfe"]) == ({"name": "midpoint"}, 50, 100)
+
+
+MASKED = """
+from diffcli import Spec, hookimpl
+
+@hookimpl
+def diffcli_samplers():
+    return [Spec(name="reveal", target="masked_plugin:Reveal", summary="Reveals tokens.", family="masked")]
+"""
+
+
+def test_a_sampler_of_the_other_family_is_refused_before_any_work(trained, tmp_path):
+    """One line that names both families and every sampler that fits; torch is not even imported, and nothing is written."""
+    (tmp_path / "masked_plugin.py").write_text(MASKED)
+    env = {**os.environ, "DIFFCLI_PLUGINS": "masked_plugin", "PYTHONDONTWRITEBYTECODE": "1"}
+    env["PYTHONPATH"] = os.pathsep.join([str(tmp_path), env.get("PYTHONPATH", "")])
+    code = "import json, sys; from diffcli.cli.app import main; code = main(sys.argv[1:]); print(json.dumps([code, 'torch' in sys.modules]))"
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    for method in ("rf", "ddpm"):
+        argv = [sys.executable, "-c", code, "sample", method, "--sampler", "reveal"]
+        ran = subprocess.run(argv, cwd=trained, env=env, capture_output=True, text=True, timeout=60)
+        assert ran.returncode == 0, ran.stderr
+        assert json.loads(ran.stdout) == [2, False]
+        line, fit = ran.stderr.strip().split("; use one of: ")
+        assert line == f"error: reveal samples masked processes, but {method} is gaussian"
+        assert set(fit.split(", ")) >= NAMED and "reveal" not in fit
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+
+
+TIMES = [("logit_normal",), ("uniform",), ("logit_normal", "--time-uniform", "0.5")]
+
+
+def test_every_law_of_training_times(cli):
+    """At --lr 0 the weights stay: the training loss follows the law of its times, the held-out loss does not, to the bit."""
+    trained, held_out = [], []
+    for k, law in enumerate(TIMES):
+        ran = cli("train", "rf", *TINY, "--lr", "0", "--min-lr", "0", "--time-sampling", *law, "--output", f"run{k}")
+        assert ran.code == 0, ran.err
+        assert f'time_sampling = "{law[0]}"' in Path(f"run{k}/recipe.toml").read_text()
+        rows = [json.loads(line) for line in Path(f"run{k}/metrics.jsonl").read_text().splitlines()]
+        trained.append(tuple(row["loss"] for row in rows))
+        held_out.append(rows[-1]["held_out"])
+    assert len(set(trained)) == len(TIMES)
+    assert len(set(held_out)) == 1
+
+
+def test_help_names_the_laws_of_training_times_and_another_is_refused(cli):
+    told, refused = cli("train", "rf", "--help"), cli("train", "rf", "--time-sampling", "cosine", *TINY)
+    assert refused.code == 2
+    for law in ("uniform", "logit_normal"):
+        assert law in told.out and law in refused.err

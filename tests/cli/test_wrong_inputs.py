@@ -196,3 +196,10 @@ def test_a_run_in_use_is_left_alone(world: Path):
         process = subprocess.run(command("train", "rf", "--resume", RUN), capture_output=True, text=True, timeout=60)
     assert process.returncode == 8
     assert [line for line in process.stderr.splitlines() if line.startswith("error: ")]
+
+
+def test_a_network_larger_than_the_machine(world: Path):
+    ran = run("train", "rf", *T, "--channels", "4096", "--multipliers", "64", "--attention", "0")
+    assert ran.code == 6
+    assert "out of memory" in ran.err
+    assert not (world / "new").exists()

@@ -9,7 +9,10 @@ from diffcli.engine.bench import problem, walk
 from diffcli.samplers.ddim import DDIM
 from diffcli.samplers.grid import grid
 from diffcli.samplers.runge_kutta import RungeKutta2
-from diffcli.schedules.gaussian import EDM, VP, Rectified
+from diffcli.schedules import CosineOptions, LinearOptions, ScaledLinearOptions
+from diffcli.schedules.gaussian import EDM, VP, Rectified, cosine, linear, scaled_linear
+
+TABLES = [cosine(CosineOptions(), None), linear(LinearOptions(), None), scaled_linear(ScaledLinearOptions(), None)]
 
 
 class Floored(GaussianProcess):
@@ -92,3 +95,24 @@ def test_masked_prior_is_all_mask():
     p = MaskedProcess(5)
     assert (p.prior((7,), Rows(0, torch.arange(3), 3)) == p.mask_id).all()
     assert p.mask_id == 5 and p.alpha(times(1.0)) == 0
+
+
+def test_the_rectified_path_begins_at_the_image_and_ends_at_the_noise_exactly():
+    p = Rectified()
+    for dtype in (torch.float32, torch.float64):
+        x_0, eps = torch.randn(2, 4, 3, dtype=dtype, generator=torch.Generator().manual_seed(0)).unbind()
+        assert torch.equal(p.diffuse(x_0, eps, times(0.0)[0]), x_0) and torch.equal(
+            p.diffuse(x_0, eps, times(1.0)[0]), eps
+        )
+        assert torch.equal(p.diffuse(x_0, eps, times(0, 0, 1, 1)), torch.cat([x_0[:2], eps[2:]]))
+
+
+def test_a_table_is_a_process_between_its_entries_too():
+    """7,919 is prime: none of these times but the ends is an entry of 1000."""
+    t = torch.linspace(0, 1, 7920, dtype=torch.float64)
+    for p in TABLES:
+        assert torch.allclose(p.alpha(t) ** 2 + p.sigma(t) ** 2, torch.ones_like(t), rtol=0, atol=1e-12)
+        assert (p.ratio(t).diff() > 0).all() and p.sigma(t[0]) == 0
+        index = (t * 1000).long().clamp(max=999)
+        low, high = p.sigma(index.double() / 1000), p.sigma((index.double() + 1) / 1000)
+        assert ((p.sigma(t) >= low - 1e-15) & (p.sigma(t) <= high + 1e-15)).all()

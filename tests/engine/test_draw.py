@@ -16,6 +16,8 @@ import torch
 from PIL import Image
 
 from commands import Ran
+from diffcli.cli.sample import PLACE
+from diffcli.core.space import Pixels
 from diffcli.engine import draw, images
 from diffcli.engine.assemble import Facts
 from diffcli.engine.load import load
@@ -126,8 +128,8 @@ def test_a_failed_drawing_does_not_look_whole(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch.Tensor, "clamp", lambda x, *_: x * float("nan"))
-        ran = cli("sample", trained / "runs" / "rf", *CHEAP, "--clip", "1", "--output", "nan")
+        patch.setattr(Pixels, "decode", lambda space, x, rng: x * float("nan"))
+        ran = cli("sample", trained / "runs" / "rf", *CHEAP, "--output", "nan")
         assert ran.code == 7 and not Path("nan").exists()
     monkeypatch.setattr(Path, "write_bytes", full)
     ran = cli("sample", trained / "runs" / "rf", *CHEAP, "--output", "full")
@@ -147,6 +149,10 @@ def test_many_images_have_no_files_of_their_own(
     for name in ("grid.png", "animation.gif"):
         with Image.open(folder / name) as picture:
             assert picture.height == 50 * grid + 2
+
+
+def test_help_says_how_many() -> None:
+    assert re.findall(r"\d+", PLACE) == [str(most) for most in (draw.SINGLES, draw.WHOLE, draw.GLANCE)]
 
 
 def test_pairs_come_with_a_glance_of_sixty_four(sample: Callable[..., Path]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from diffcli.cli.app import COMMANDS, main
+from diffcli.cli.eval import PANELS as EVAL_PANELS
 from diffcli.cli.flags import first_positional, peek
 from diffcli.options import options
 from diffcli.recipe import dumps, fits, read, resolve
@@ -294,7 +295,7 @@ def test_eval_tells_all_of_a_measure_and_where_it_is_kept(
         {"metric": "nll", "value": 1.5, "standard_error": 0.125, "unit": "bits/dim", "images": 4},
         {"metric": "agreement[3nn]", "value": 0.5, "n": 10, "real": 0.75},
     ]
-    monkeypatch.setattr("diffcli.engine.evaluate.evaluate", lambda *_: records)
+    monkeypatch.setattr(sys.modules["diffcli.engine.evaluate"], "evaluate", lambda *_: records)
     assert main(["eval", "toy"]) == 0
     out, err = capsys.readouterr()
     table = [line.split() for line in out.splitlines()[:-1]]
@@ -368,7 +369,7 @@ def test_no_flags_collide_in_any_combination_of_built_in_parts() -> None:
             names = [name for part in combination for name in options(part.config)]
             assert len(set(names)) == len(names), [part.name for part in combination]
             assert not shared & set(names)
-        fitted = [[part for part in found.specs(kind).values() if fits(part, method)] for kind in ("dataset", "sampler")]
+        fitted = [[part for part in found.specs(kind).values() if fits(part, method)] for kind in EVAL_PANELS]
         for combination in itertools.product(*fitted):
             names = [name for part in combination for name in options(part.config)]
             names += options(method.eval or EvalOptions)
