@@ -54,9 +54,7 @@ class Train(Lazy):
         spec = method_of(tables)
         base = below(tables, spec, args, CHOOSERS)
 
-        def run(
-            given: Given, *, json: bool, output: str | None, resume: str | None, **_: Any
-        ) -> None:
+        def run(given: Given, *, json: bool, output: str | None, resume: str | None, **_: Any) -> None:
             train(tables, recipes.overlay(chosen(args, spec, CHOOSERS), given), output, resume, json)
 
         sections = [panel("method", base), *(panel(kind, base) for kind in PANELS if kind in spec.uses)]
@@ -109,9 +107,7 @@ def run_of(text: str) -> Any:
     return found
 
 
-def train(
-    tables: recipes.Tables, given: recipes.Tables, place: str | None, resume: str | None, json: bool
-) -> None:
+def train(tables: recipes.Tables, given: recipes.Tables, place: str | None, resume: str | None, json: bool) -> None:
     """Call the engine."""
     recipe = recipes.resolve(recipes.overlay(tables, given))
     recipes.readable(recipe.parts)

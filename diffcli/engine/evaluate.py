@@ -19,7 +19,7 @@ from diffcli.engine.assemble import open_data
 from diffcli.engine.load import Model, read
 from diffcli.engine.precision import autocast
 from diffcli.engine.rundir import find
-from diffcli.engine.sample import Samples, sample
+from diffcli.engine.sample import Samples, sample, wishes
 from diffcli.errors import UsageError
 from diffcli.metrics.frechet import frechet
 from diffcli.metrics.likelihood import bits_per_dim
@@ -29,6 +29,7 @@ from diffcli.recipe import Recipe
 from diffcli.sections import EvalOptions
 
 BATCH = 250
+JUDGED = 10000  # most held-out images that tell how good a judge is
 NLL_IMAGES = 256  # most images that nll integrates: 200 evaluations and 100 gradients each
 Record = dict[str, Any]
 
@@ -115,8 +116,6 @@ def loss(bench: Bench) -> Iterator[Record]:
 def fd(bench: Bench) -> Iterator[Record]:
     """Frechet distance of pixels between samples and held-out images, and its floor: training images in place of samples."""
     drawn = bench.samples.x.clamp(-1, 1).flatten(1)
-    if len(drawn) < 2:
-        raise UsageError("fd needs 2 samples or more for a covariance; raise --samples")
     real, _ = bench.real(bench.test, 10000)
     floor, _ = bench.real(bench.train, len(drawn))
     real = real.flatten(1)
@@ -136,35 +135,22 @@ def fd(bench: Bench) -> Iterator[Record]:
 def agreement(bench: Bench) -> Iterator[Record]:
     """Share of conditional samples that the nearest real training images give the class that was asked for."""
     label, k = bench.samples.label, bench.options.neighbors
-    if label is None:
-        raise UsageError(
-            f"agreement needs classes, but {bench.model.where} was trained without; train with --cond label"
-        )
     real, real_label = bench.real(bench.train, bench.options.reference)
-    if len(real) < k:
-        raise UsageError(f"--neighbors {k} needs as many real images, but there are {len(real)}; raise --reference")
-    test, test_label = bench.real(bench.test, 2000)
+    test, test_label = bench.real(bench.test, JUDGED)
     judged = vote(bench.samples.x.clamp(-1, 1).flatten(1), real.flatten(1), real_label, k)
     on_real = vote(test.flatten(1), real.flatten(1), real_label, k)
-    more = {
-        "n": len(label),
-        "reference": len(real),
-        "split": bench.train.split,
-        "real": float((on_real == test_label).double().mean()),
-    }
-    yield bench.record(f"agreement[{k}nn]", float((judged == label).double().mean()), **more)
+    yield bench.record(
+        f"agreement[{k}nn]",
+        float((judged == label).double().mean()),
+        n=len(judged),
+        reference=len(real),
+        split=bench.train.split,
+        real=float((on_real == test_label).double().mean()),
+    )
 
 
 def nll(bench: Bench) -> Iterator[Record]:
     """Bits per dimension of held-out images by the probability-flow ODE, with the standard error over images."""
-    if bench.recipe.train.autoencoder is not None:
-        raise UsageError("nll is measured in pixels; a latent model has none")
-    if bench.model.recipe.spec.family != "gaussian":
-        raise UsageError("nll by the probability-flow ODE is of gaussian methods; this one has none")
-    if (levels := getattr(bench.test, "levels", 255)) != 255:
-        raise UsageError(
-            f"nll is of 8-bit images, but {bench.model.facts.name} has {levels + 1} levels; measure another data set"
-        )
     n = min(bench.options.images, len(bench.test), NLL_IMAGES)
     bits = []
     for items in torch.arange(n, device=bench.model.device).split(BATCH):
@@ -183,6 +169,41 @@ def nll(bench: Bench) -> Iterator[Record]:
     )
 
 
+def refuse_nll(bench: Bench) -> None:
+    """UsageError where bits per dimension have no meaning."""
+    if bench.recipe.train.autoencoder is not None:
+        raise UsageError("nll is measured in pixels; a latent model has none")
+    if bench.model.recipe.spec.family != "gaussian":
+        raise UsageError("nll by the probability-flow ODE is of gaussian methods; this one has none")
+    if (levels := getattr(bench.test, "levels", 255)) != 255:
+        raise UsageError(
+            f"nll is of 8-bit images, but {bench.model.facts.name} has {levels + 1} levels; measure another data set"
+        )
+    if min(bench.options.images, len(bench.test)) < 2:
+        raise UsageError("nll needs 2 images or more for a standard error; raise --images")
+
+
+def refuse_fd(bench: Bench) -> None:
+    """UsageError where samples have no covariance."""
+    if wishes(bench.model, bench.options)[0] < 2:
+        raise UsageError("fd needs 2 samples or more for a covariance; raise --samples or --per-class")
+
+
+def refuse_agreement(bench: Bench) -> None:
+    """UsageError where no class was asked for, or too few real images vote."""
+    if not getattr(bench.model.method, "conditional", False):
+        raise UsageError(
+            f"agreement needs classes, but {bench.model.where} was trained without; train with --cond label"
+        )
+    voters = min(bench.options.reference, len(bench.train))
+    if voters < bench.options.neighbors:
+        raise UsageError(
+            f"--neighbors {bench.options.neighbors} needs as many real images, but there are {voters}; raise --reference"
+        )
+
+
+# What is refused before any measure has cost time.
+REFUSALS: dict[str, Callable[[Bench], None]] = {"nll": refuse_nll, "fd": refuse_fd, "agreement": refuse_agreement}
 MEASURES: dict[str, Callable[[Bench], Iterator[Record]]] = {"loss": loss, "fd": fd, "agreement": agreement, "nll": nll}
 
 
@@ -195,6 +216,9 @@ def chosen(bench: Bench) -> list[Callable[[Bench], Iterator[Record]]]:
         names = ["loss", "fd"] + (["agreement"] if conditional else [])
     if unknown := [name for name in names if name not in MEASURES and name not in own]:
         raise UsageError(f"--metric {unknown[0]} is unknown; there are {', '.join([*MEASURES, *own])}")
+    for name in names:
+        if name in REFUSALS:
+            REFUSALS[name](bench)
     return [MEASURES[name] if name in MEASURES else load_target(own[name]) for name in names]
 
 

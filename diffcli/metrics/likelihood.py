@@ -24,6 +24,7 @@ def log_density(denoiser: Denoiser, x_0: Tensor, cond: Cond, probe: Tensor, step
     every parameterization has an answer (Song et al. 2021, C), to t = 1.
     """
     p: GaussianProcess = denoiser.process
+    steps = min(steps, p.nodes or steps)
     times = grid(p, steps).flip(0)
     times[0] = FIRST
     middle = (times[1:] + times[:-1]) / 2
@@ -39,7 +40,7 @@ def log_density(denoiser: Denoiser, x_0: Tensor, cond: Cond, probe: Tensor, step
     normal = -0.5 * (y.cpu().double() / std).square().flatten(1).sum(1) - y[0].numel() * math.log(
         std * math.sqrt(2 * math.pi)
     )
-    return normal + total
+    return normal + total - y[0].numel() * math.log(float(p.scale(times[0])))
 
 
 def field(denoiser: Denoiser, y: Tensor, t: Tensor, cond: Cond, probe: Tensor | None) -> tuple[Tensor, Tensor | float]:

@@ -18,6 +18,7 @@ def vote(query: Tensor, reference: Tensor, labels: Tensor, neighbors: int = 3) -
     for rows in query.split(CHUNK):
         near = torch.cdist(rows, reference).topk(neighbors, largest=False).indices  # (r, k), nearest first
         votes = torch.nn.functional.one_hot(labels[near], classes).double()  # (r, k, classes)
-        rank = torch.linspace(0.1, 0, neighbors, dtype=torch.float64, device=votes.device)  # less than one vote in all
-        answers.append((votes.sum(1) + (votes * rank[:, None] / neighbors).sum(1)).argmax(1))
+        # Each rank is worth more than all ranks after it, and all of them less than a vote.
+        rank = 0.5 ** torch.arange(1, neighbors + 1, dtype=torch.float64, device=votes.device)
+        answers.append((votes.sum(1) + (votes * rank[:, None]).sum(1)).argmax(1))
     return torch.cat(answers)

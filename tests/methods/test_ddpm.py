@@ -65,7 +65,11 @@ def test_fifty_steps_halve_the_loss():
     torch.manual_seed(0)
     method, data = build(), batch()
     optimizer = torch.optim.AdamW(method.parameters(), 1e-3)
-    measure = lambda: float(method.eval().loss(data, Rows(0, data.index, 16))["loss"])
+
+    @torch.no_grad()
+    def measure() -> float:
+        return float(method.eval().loss(data, Rows(0, data.index, 16))["loss"])
+
     before = measure()
     for step in range(50):
         method.train()

@@ -198,7 +198,7 @@ def test_reflow_straightens(tmp_path):
     second = make(pairs=tmp_path / "pairs.safetensors")
     second.load_state_dict(first.state_dict())
     pairs = second.data(Dots())
-    second = fit(second, lambda index: pairs.batch(pairs.items(0, index), index, None))
+    second = fit(second, lambda index: pairs.batch(pairs.items(0, index), index, None), steps=3000)
     near = [float((walk(m, 2000, 1)[0].abs() - 1).abs().lt(0.2).float().mean()) for m in (first, second)]
     bend = [straightness(m, (1, 1, 1), torch.device("cpu")) for m in (first, second)]
     assert near[0] < 0.2 and near[1] > 0.8
