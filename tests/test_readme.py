@@ -47,7 +47,10 @@ def test_the_commands_run_in_their_order(cli, monkeypatch):
 def test_the_python_runs(tmp_path):
     (code,) = (b["text"] for b in BLOCKS if b["kind"] == "python" and not b["mark"])
     code = code.replace('"steps": 200', '"steps": 2') + "\nassert x.shape == (16, 1, 8, 8)\n"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -57,7 +60,7 @@ def test_the_plugin_trains(tmp_path):
             path = tmp_path / block["mark"].removeprefix("plugin: ")
             path.parent.mkdir(exist_ok=True)
             path.write_text(block["text"], encoding="utf-8")
-    env = {**os.environ, "DIFFCLI_PLUGINS": "minsnr", "PYTHONPATH": str(tmp_path)}
+    env = {**os.environ, "DIFFCLI_PLUGINS": "minsnr", "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
     argv = [sys.executable, "-m", "diffcli", "train", "min-snr", "--gamma", "3", *SMALL["train"]]
     done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, ClassVar
 
 import typer
@@ -18,7 +17,6 @@ from diffcli.sections import EvalOptions, SampleOptions, TrainOptions
 SWITCHES = ("--help", "-h", "--json", "--debug", "--show", "--explain", "--list")
 
 
-@cache
 def switches() -> frozenset[str]:
     """Every flag of any command that takes no value."""
     configs = {TrainOptions, SampleOptions, EvalOptions}

@@ -263,7 +263,7 @@ def test_sample_lays_flags_over_the_runs_recipe(
     assert call.run == path
     assert (call.recipe.sample.samples, call.recipe.sample.columns) == (4, 3)
     assert call.recipe.parts["sampler"].config.eta_toy == 1
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"samples": "pictures", "run": str(path), "nfe": 7}
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"folder": "pictures", "run": str(path), "nfe": 7}
 
     assert main(["sample", "toy", "--sampler", "toy-still"]) == 0
     assert engine["draw"].recipe.tables()["sampler"] == {"name": "toy-still"}
