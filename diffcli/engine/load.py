@@ -99,7 +99,8 @@ def read(found: Found, *, raw: bool = False, device: str = "auto") -> Model:
     assembly = assemble(recipe, facts, encoder and encoder.method)
     checkpoint.load_into(assembly.method, tensors, str(found.path))
     method = assembly.method.to(on).eval().requires_grad_(False)
-    return Model(assembly.recipe, method, assembly.space, facts, on, str(found.path), step, weights, stored.sha256)
+    where, latents = str(found.path), encoder and encoder.sha256
+    return Model(assembly.recipe, method, assembly.space, facts, on, where, step, weights, stored.sha256, latents)
 
 
 def parse(meta: dict[str, Any], path: Path) -> tuple[Recipe, Facts]:
