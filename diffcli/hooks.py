@@ -87,15 +87,12 @@ def check(spec: Any, kind: Kind, hook: str) -> None:
     need(isinstance(spec.paper, str), "paper must be an address")
     need(spec.family is None or spec.family in get_args(Family), "family must be None, gaussian or masked")
     need(isinstance(spec.uses, Mapping) and isinstance(spec.train, Mapping), "uses and train must be mappings")
-    need(isinstance(spec.metrics, Mapping), "metrics must be a mapping")
+    need(isinstance(spec.metrics, Mapping) and isinstance(spec.plots, Mapping), "metrics and plots must be mappings")
     for used, use in spec.uses.items():
         need(used in KINDS and used != "method", f"uses has {show(repr(used), 80)}, which is no kind of part")
         need(isinstance(use, Use) and isinstance(use.options, Mapping), f"uses must map {used} to a Use")
-    for name, target in spec.metrics.items():
-        need(
-            isinstance(target, str) and bool(TARGET.fullmatch(target)),
-            f"metric {show(name, 80)} must be an import string",
-        )
+    for name, target in [*spec.metrics.items(), *spec.plots.items()]:
+        need(isinstance(target, str) and bool(TARGET.fullmatch(target)), f"{show(name, 80)} must be an import string")
     for found, parent, what in ((spec.sample, SampleOptions, "sample"), (spec.eval, EvalOptions, "eval")):
         need(
             found is None or (isinstance(found, type) and issubclass(found, parent)),

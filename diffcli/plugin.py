@@ -60,14 +60,17 @@ class Spec:
     target, called by the engine: dataset(config, split), sampler(config), schedule(config, space),
     model(config, space, *, inputs, outputs), method(config, space, *, model, process) with `model` a factory
     model(inputs=..., outputs=...).
-    config: a frozen dataclass of opt() fields; if it has `fit(shape) -> config`, the engine calls it with the shape of
-    the space, and the recipe of the run records the result.
+    config: a frozen dataclass of opt() fields; if it has `fit(shape) -> config`, the engine calls it with the layout of
+    the space, (C, H, W) or (L,), and the recipe of the run records the result.
     family: the processes it belongs to; None fits any, or takes no sampler.
-    uses: for methods, the kinds of part they need, each with its default.
-    train: for methods, their own defaults of the shared [train] options.
+    uses: for methods, the kinds of part they need, each with its default; for data sets, the parts that go better with
+    them than a method's defaults, where the method uses that kind and the part fits.
+    train: for methods, their own defaults of the shared [train] options; for data sets, defaults over those.
     sample, eval: for methods, dataclasses like `config`: subclasses of SampleOptions and EvalOptions with other
     defaults or more options; None is the shared one.
     metrics: for methods, measures of their own: name -> import string of metric(bench) -> records, see engine.evaluate.Bench.
+    plots: for methods, pictures of their own: name -> import string of plot(bench) -> PIL image; `eval --plot NAME`, and
+    those that Method.preview() names are drawn during training.
     reaches_zero: for schedules, True where alpha(1) = 0: eps-prediction has no x_0 there.
     """
 
@@ -81,6 +84,7 @@ class Spec:
     sample: type | None = None
     eval: type | None = None
     metrics: Mapping[str, str] = field(default_factory=dict)
+    plots: Mapping[str, str] = field(default_factory=dict)
     reaches_zero: bool = False
     paper: str = ""
 

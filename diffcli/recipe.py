@@ -11,27 +11,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from diffcli.errors import PluginError, UsageError, show
-from diffcli.options import nearest, options, structure, table
+from diffcli.errors import UsageError, show
+from diffcli.options import nearest, structure, table
+from diffcli.parts import LENGTHS, Part, Tables, below, choose, named_part, training, unnamed
 from diffcli.plugin import KINDS, Kind, Spec
 from diffcli.registry import registry
 from diffcli.sections import Claim, SampleOptions, TrainOptions
 
-Tables = Mapping[str, Mapping[str, Any]]
 SECTIONS = ("method", "model", "schedule", "dataset", "sampler", "train", "sample", "claim")
-LENGTHS = ("steps", "epochs", "budget")  # three ways to say one length of training
 LARGEST = 64 * 1024
 MOST_DOTS = 16  # tomllib takes time quadratic in the dots of a key
 PIECE = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
 DEEP_KEY = re.compile(rf"(?<![\w-]){PIECE}(?:[ \t]*+\.[ \t]*+{PIECE}){{{MOST_DOTS + 1}}}")
-
-
-@dataclass(frozen=True)
-class Part:
-    """A chosen component and its options."""
-
-    name: str
-    config: Any
 
 
 @dataclass(frozen=True)
@@ -81,85 +72,15 @@ def resolve(tables: Tables) -> Recipe:
                 f"{spec.name} takes no {kind}, but there is a section [{kind}]; it uses: {', '.join(spec.uses)}"
             )
     parts: dict[Kind, Part] = {"method": Part(spec.name, structure(spec.config, unnamed(tables["method"]), "[method]"))}
-    for kind in spec.uses:
-        parts[kind] = choose(spec, kind, tables.get(kind, {}))
+    uses, defaults = below(spec, tables)
+    for kind, use in uses.items():
+        parts[kind] = choose(spec, kind, use, tables.get(kind, {}))
     return Recipe(
         parts=parts,
-        train=structure(TrainOptions, training(spec, tables.get("train", {})), "[train]"),
+        train=structure(TrainOptions, training(defaults, tables.get("train", {})), "[train]"),
         sample=structure(spec.sample or SampleOptions, tables.get("sample", {}), "[sample]"),
         claim=structure(Claim, tables["claim"], "[claim]") if "claim" in tables else None,
     )
-
-
-def named_part(values: Mapping[str, Any], kind: str, default: str) -> str:
-    """The name of the part in its table."""
-    name = values.get("name", default)
-    if not isinstance(name, str):
-        raise UsageError(f"[{kind}] name is {show(repr(name), 80)}, but takes a text")
-    return name
-
-
-def unnamed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a part without its name."""
-    return {key: value for key, value in values.items() if key != "name"}
-
-
-def choose(spec: Spec, kind: Kind, values: Mapping[str, Any]) -> Part:
-    """The part of a kind that a table asks for; the method's defaults hold for its own choice alone."""
-    use = spec.uses[kind]
-    if "name" not in values and use.name not in registry().specs(kind):
-        raise PluginError(f"{spec.name} needs {kind} {use.name}, which no working plugin brings; see diffcli plugins")
-    part = registry().get(kind, named_part(values, kind, use.name))
-    refuse_misfit(spec, kind, part)
-    defaults = use.options if part.name == use.name else {}
-    try:
-        structure(part.config, defaults, f"[{kind}]")
-    except UsageError as error:
-        raise PluginError(f"the defaults of {spec.name} for {kind} {part.name} are wrong: {error}") from None
-    return Part(part.name, structure(part.config, {**defaults, **unnamed(values)}, f"[{kind}]"))
-
-
-def fitting(spec: Spec, kind: Kind) -> list[str]:
-    """The parts of a kind that fit a method's family."""
-    return [name for name, part in registry().specs(kind).items() if fits(part, spec)]
-
-
-def fits(part: Spec, method: Spec) -> bool:
-    """Whether a part can serve a method."""
-    return part.family is None or method.family is None or part.family == method.family
-
-
-def refuse_misfit(spec: Spec, kind: Kind, part: Spec) -> None:
-    """Parts of two families do not go together."""
-    if not fits(part, spec):
-        what = "samples {} processes" if kind == "sampler" else f"is a {{}} {kind}"
-        others = ", ".join(fitting(spec, kind)) or "none is installed"
-        raise UsageError(
-            f"{part.name} {what.format(part.family)}, but {spec.name} is {spec.family}; use one of: {others}"
-        )
-
-
-def readable(parts: Mapping[Kind, Part]) -> None:
-    """Refuse eps-prediction on a schedule that reaches alpha = 0: noise says nothing of x_0 there."""
-    method, schedule = parts["method"], parts.get("schedule")
-    if (
-        schedule
-        and getattr(method.config, "prediction", None) == "eps"
-        and registry().get("schedule", schedule.name).reaches_zero
-    ):
-        others = [str(choice) for choice in options(type(method.config))["prediction"].choices if choice != "eps"]
-        raise UsageError(
-            f"eps-prediction has no x_0 where alpha is 0 ({schedule.name} at t = 1); use --prediction {' or '.join(others)}"
-        )
-
-
-def training(spec: Spec, values: Mapping[str, Any]) -> dict[str, Any]:
-    """[train] over the method's own defaults; one length replaces another."""
-    given = [name for name in LENGTHS if values.get(name) is not None]
-    if len(given) > 1:
-        raise UsageError(f"[train] {' and '.join(given)} are two ways to say one length; keep one")
-    defaults = {key: value for key, value in spec.train.items() if not (given and key in LENGTHS)}
-    return {**defaults, **values}
 
 
 def overlay(tables: Tables, over: Tables) -> dict[str, dict[str, Any]]:

@@ -14,6 +14,7 @@ from diffcli.cli import output
 from diffcli.cli.flags import Given, Section, command
 from diffcli.cli.group import Lazy, group
 from diffcli.cli.method import belongs, below, chooser, chosen, known_run, method_of, panel, tables_of, values
+from diffcli.parts import Tables
 from diffcli.plugin import Kind, Spec
 from diffcli.sections import EvalOptions, SampleOptions, TrainOptions
 
@@ -67,7 +68,7 @@ def measured(spec: Spec, recipe: recipes.Recipe, given: dict[str, Any]) -> EvalO
     return made
 
 
-def evaluate(texts: list[str], given: recipes.Tables, json: bool) -> None:
+def evaluate(texts: list[str], given: Tables, json: bool) -> None:
     """Call the engine for each run, after all have been found."""
     from diffcli.engine.rundir import find
 

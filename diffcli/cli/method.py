@@ -11,8 +11,10 @@ from typing import Any
 from diffcli import options
 from diffcli.cli.flags import Section, complete, extra, peek
 from diffcli.errors import RunError, UsageError, show
+from diffcli.parts import Tables, fits, fitting
+from diffcli.parts import below as defaults
 from diffcli.plugin import KINDS, Kind, Spec
-from diffcli.recipe import Recipe, Tables, fits, fitting, overlay, resolve
+from diffcli.recipe import Recipe, overlay, resolve
 from diffcli.registry import registry
 
 Origins = dict[tuple[str, str], str]
@@ -128,14 +130,15 @@ def belongs(
 def origins(recipe: Recipe, tables: Tables, given: Tables) -> Origins:
     """Where each value comes from: flag; recipe, where it says another than the method; method; or default."""
     spec, found = recipe.spec, {}
+    uses, train = defaults(spec, tables)
     plain = resolve({kind: {"name": part.name} for kind, part in recipe.parts.items()}).tables()
     for section, table in recipe.tables().items():
         parts: Mapping[Any, Any] = recipe.parts
         kept = section not in parts or tables.get(section, {}).get("name", parts[section].name) == parts[section].name
         known = plain.get(section, {})
         written = {key for key in tables.get(section, {}) if kept and table.get(key) != known.get(key)}
-        use = spec.uses.get(section)  # type: ignore[call-overload]
-        own = spec.train if section == "train" else use.options if use and use.name == parts[section].name else {}
+        use = uses.get(section)  # type: ignore[call-overload]
+        own = train if section == "train" else use.options if use and use.name == parts[section].name else {}
         for key in table:
             flag = key in given.get(section, {})
             found[section, key] = (

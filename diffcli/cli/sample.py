@@ -11,6 +11,7 @@ from diffcli.cli import output
 from diffcli.cli.flags import Given, Section, command, extra
 from diffcli.cli.group import Lazy, group
 from diffcli.cli.method import belongs, below, chooser, chosen, folder, known_run, method_of, panel, tables_of, values
+from diffcli.parts import Tables
 from diffcli.plugin import Kind
 from diffcli.sections import TrainOptions
 
@@ -45,9 +46,7 @@ class Sample(Lazy):
         return command(text, help, sections, run, extras, belongs(spec, base, CHOOSERS, {"train": TrainOptions}))
 
 
-def sample(
-    text: str, tables: recipes.Tables, given: recipes.Tables, place: str | None, show: bool, explain: bool, json: bool
-) -> None:
+def sample(text: str, tables: Tables, given: Tables, place: str | None, show: bool, explain: bool, json: bool) -> None:
     """Call the engine."""
     from diffcli.engine.rundir import find
 

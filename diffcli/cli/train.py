@@ -26,6 +26,7 @@ from diffcli.cli.method import (
     values,
 )
 from diffcli.errors import RunError, UsageError, show
+from diffcli.parts import Tables, readable
 from diffcli.plugin import Kind
 from diffcli.registry import registry
 from diffcli.sections import EvalOptions, SampleOptions, TrainOptions
@@ -107,10 +108,10 @@ def run_of(text: str) -> Any:
     return found
 
 
-def train(tables: recipes.Tables, given: recipes.Tables, place: str | None, resume: str | None, json: bool) -> None:
+def train(tables: Tables, given: Tables, place: str | None, resume: str | None, json: bool) -> None:
     """Call the engine."""
     recipe = recipes.resolve(recipes.overlay(tables, given))
-    recipes.readable(recipe.parts)
+    readable(recipe.parts)
     going_on = run_of(recipe.method.name if resume == "latest" else resume).path if resume else None
     for line in header(recipe, origins(recipe, tables, given)):
         output.say(line)

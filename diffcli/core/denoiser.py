@@ -35,24 +35,6 @@ class Prediction(NamedTuple):
         return Prediction(x_0, eps, mix), Prediction(weak_x_0, weak_eps, weak_mix)
 
 
-class MaskedPrediction(NamedTuple):
-    """log_probs (B, L, V): no mass on [MASK], revealed tokens certain."""
-
-    log_probs: Tensor
-
-    def guided(self, weak: MaskedPrediction, scale: float) -> MaskedPrediction:
-        """weak + scale (self - weak) in log space, renormalized; impossible tokens stay so."""
-        low = -1e4
-        return MaskedPrediction(
-            torch.lerp(weak.log_probs.clamp(min=low), self.log_probs.clamp(min=low), scale).log_softmax(-1)
-        )
-
-    def chunk(self) -> tuple[MaskedPrediction, MaskedPrediction]:
-        """The two halves of a 2B batch."""
-        strong, weak = self.log_probs.chunk(2)
-        return MaskedPrediction(strong), MaskedPrediction(weak)
-
-
 class Denoiser(Protocol):
     """What a sampler walks on."""
 
@@ -60,7 +42,7 @@ class Denoiser(Protocol):
     def process(self) -> Any: ...
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Cond) -> Any:
-        """Prediction or MaskedPrediction. t: () or (B,); cond is {} when there is none, never None."""
+        """Prediction, or the MaskedPrediction of a masked process. t: () or (B,); cond is {} when there is none, never None."""
 
 
 def keeps_scale(process: GaussianProcess) -> bool:

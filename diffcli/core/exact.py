@@ -1,14 +1,16 @@
-"""The exact denoiser of a mixture of Gaussians: what a perfect network would say. Samplers are tested and measured on it."""
+"""Exact denoisers of laws in closed form: what a perfect network would say. Samplers are tested and measured on them."""
 
 from __future__ import annotations
 
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from diffcli.core.denoiser import Cond, Prediction
-from diffcli.core.process import GaussianProcess
+from diffcli.core.masked import MaskedPrediction, substitute
+from diffcli.core.process import GaussianProcess, MaskedProcess
 
 
 class Mixture:
@@ -48,3 +50,32 @@ class Mixture:
         k = torch.multinomial(self.weights, count, replacement=True, generator=generator)
         noise = torch.randn(count, self.means.shape[1], dtype=torch.float64, generator=generator)
         return (self.means[k] + self.stds[k, None] * noise).reshape(count, *self.shape)
+
+
+class Joint:
+    """x_0 is one of a few sequences, as the denoiser of a masked process: the posterior is a sum over those that fit x_t.
+
+    states (K, L) int64, distinct; probs (K,). Computed and answered in float64. Where no sequence fits, which only a draw
+    of several tokens at once can bring about, every token is as likely as it is without x_t.
+    """
+
+    def __init__(self, process: MaskedProcess, states: Tensor, probs: Tensor):
+        self.process, self.states = process, states
+        self.probs = probs.double() / probs.double().sum()
+        self.values = F.one_hot(states, process.vocab).double()  # (K, L, V)
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Cond) -> MaskedPrediction:
+        """log p(x_0,i = v | x_t), (B, L, V)."""
+        fits = ((x_t[:, None] == self.states) | (x_t == self.process.mask_id)[:, None]).all(-1)  # (B, K)
+        weight = torch.where(fits.any(-1, keepdim=True), fits, True) * self.probs
+        posterior = torch.einsum("bk,klv->blv", weight / weight.sum(-1, keepdim=True), self.values)
+        return MaskedPrediction(substitute(posterior.log(), x_t, self.process.mask_id))
+
+    def share(self, x: Tensor) -> Tensor:
+        """(K,) how often each sequence is among x (B, L); what is none of them is left out."""
+        return (x[:, None] == self.states).all(-1).double().mean(0)
+
+    def distance(self, x: Tensor) -> float:
+        """Total variation between the law of x (B, L), as counted, and the known one."""
+        share = self.share(x)
+        return float((share - self.probs).abs().sum() + 1 - share.sum()) / 2

@@ -127,7 +127,10 @@ class CleanEnd(GaussianProcess):
 
 
 class MaskedProcess(Process):
-    """Each token survives with probability alpha(t), else it is [MASK] = vocab (Sahoo et al. 2024, Eq. 3)."""
+    """Each token is [MASK] = vocab with probability 1 - alpha(t), else what it was (Sahoo et al. 2024, Eq. 3).
+
+    alpha falls from 1 at t = 0 to 0 at t = 1; a schedule overrides it. The rest follows: times and rates are in float64.
+    """
 
     family = "masked"
 
@@ -137,6 +140,36 @@ class MaskedProcess(Process):
     def alpha(self, t: Tensor) -> Tensor:
         """1 - t: log-linear masking."""
         return 1 - t
+
+    def rate(self, t: Tensor) -> Tensor:
+        """1 - alpha(t): how likely a token is to be masked."""
+        return 1 - self.alpha(t)
+
+    def time(self, rate: Tensor) -> Tensor:
+        """The t at which a token is masked with probability `rate`; by bisection unless a process knows better."""
+        low, high = torch.zeros_like(rate), torch.ones_like(rate)
+        for _ in range(60):
+            middle = (low + high) / 2
+            below = self.rate(middle) < rate
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return high
+
+    def slope(self, t: Tensor) -> Tensor:
+        """-alpha'(t), by forward differentiation."""
+        derivative: Tensor = torch.func.jvp(self.alpha, (t,), (torch.ones_like(t),))[1]
+        return -derivative
+
+    def posterior(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """(stay, reveal): what a token masked at t is at s < t, given x_0 (Sahoo et al. 2024, Eq. 6).
+
+        stay = (1 - alpha_s)/(1 - alpha_t), that it is masked still; reveal = (alpha_s - alpha_t)/(1 - alpha_t).
+        """
+        stay = self.rate(s) / self.rate(t)
+        return stay, 1 - stay
+
+    def mask(self, x_0: Tensor, t: Tensor, u: Tensor) -> Tensor:
+        """x_t: the tokens of x_0 (B, L) with [MASK] where u (B, L) in [0, 1) is below 1 - alpha(t); t: () or (B,)."""
+        return torch.where(u < expand(self.rate(t), u), self.mask_id, x_0)
 
     def prior(self, shape: tuple[int, ...], rng: Rng) -> Tensor:
         return torch.full((len(rng.index), *shape), self.mask_id, device=rng.device)

@@ -11,9 +11,10 @@ import torch
 from diffcli.core.denoiser import Preconditioned
 from diffcli.core.method import Method
 from diffcli.core.random import key
-from diffcli.core.space import Autoencoder, Latents, Pixels, Space, Tokens
+from diffcli.core.space import Autoencoder, Latents, Pixels, Space, Text, Tokens
 from diffcli.errors import UsageError
-from diffcli.recipe import Part, Recipe
+from diffcli.parts import Part
+from diffcli.recipe import Recipe
 from diffcli.registry import registry
 
 
@@ -21,7 +22,7 @@ from diffcli.registry import registry
 class Facts:
     """What a model must know of its data when they are gone: it is stored with every checkpoint.
 
-    shape: (C, H, W) of a picture; classes: 0 is none.
+    shape: (C, H, W) of a picture, (L,) of a text; classes: 0 is none; alphabet: the characters of a text, "" of pictures.
     """
 
     name: str
@@ -29,20 +30,28 @@ class Facts:
     shape: tuple[int, ...]
     classes: int
     class_names: tuple[str, ...]
+    alphabet: str = ""
 
     @classmethod
     def of(cls, dataset: Any) -> Facts:
-        return cls(dataset.name, dataset.split, tuple(dataset.shape), dataset.classes, tuple(dataset.class_names))
+        names, alphabet = tuple(dataset.class_names), getattr(dataset, "alphabet", "")
+        return cls(dataset.name, dataset.split, tuple(dataset.shape), dataset.classes, names, alphabet)
 
     @classmethod
     def read(cls, table: dict[str, Any]) -> Facts:
         """From the plain JSON that `vars` of it made. Raises TypeError where it is something else."""
         facts = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
-        whole = all(type(n) is int and n > 0 for n in facts.shape) and len(facts.shape) == 3
-        named = all(type(n) is str for n in (facts.name, facts.split, *facts.class_names))
-        if not (whole and named and type(facts.classes) is int and facts.classes >= 0):
+        named = all(type(n) is str for n in (facts.name, facts.split, facts.alphabet, *facts.class_names))
+        whole = all(type(n) is int and n > 0 for n in facts.shape) and len(facts.shape) == (1 if facts.alphabet else 3)
+        if not (named and whole and type(facts.classes) is int and facts.classes >= 0):
             raise TypeError("its facts of the data are of the wrong types")
         return facts
+
+    def space(self, family: str | None) -> Space:
+        """Where a method of this family lives."""
+        if self.alphabet:
+            return Text(*self.shape, self.classes, self.alphabet)
+        return (Tokens if family == "masked" else Pixels)(self.shape, self.classes)
 
 
 @dataclass(frozen=True)
@@ -67,8 +76,7 @@ def assemble(recipe: Recipe, facts: Facts, autoencoder: Autoencoder | None = Non
     autoencoder: the space is then its latents. Raises UsageError for parts that cannot work together.
     """
     spec = recipe.spec
-    picture = Tokens if spec.family == "masked" else Pixels
-    space: Space = picture(facts.shape, facts.classes)
+    space = facts.space(spec.family)
     if autoencoder is not None:
         space = Latents(autoencoder, space)
     if getattr(recipe.method.config, "cond", "none") == "label" and not facts.classes:
@@ -93,7 +101,7 @@ def assemble(recipe: Recipe, facts: Facts, autoencoder: Autoencoder | None = Non
 
 def fitted(part: Part, space: Space) -> Part:
     """The part with the options that were left to it filled in for this space."""
-    return Part(part.name, part.config.fit(space.shape)) if hasattr(part.config, "fit") else part
+    return Part(part.name, part.config.fit(space.layout)) if hasattr(part.config, "fit") else part
 
 
 def readable(recipe: Recipe, method: Method) -> None:

@@ -20,7 +20,7 @@ from diffcli.engine.load import Model
 from diffcli.engine.precision import autocast
 from diffcli.errors import NonFinite, UsageError, show
 from diffcli.options import nearest
-from diffcli.recipe import Part
+from diffcli.parts import Part
 from diffcli.registry import registry
 from diffcli.samplers.base import Sampler
 from diffcli.samplers.grid import grid

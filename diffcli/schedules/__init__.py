@@ -69,6 +69,11 @@ class EDMOptions:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class PolynomialMaskOptions:
+    power: float = opt(2.0, "A token is masked with probability t^power; 1 is loglinear.", min=0.1, max=10)
+
+
 @hookimpl
 def diffcli_schedules() -> Iterable[Spec]:
     return [
@@ -134,5 +139,20 @@ def diffcli_schedules() -> Iterable[Spec]:
             summary="Each token is masked with probability t.",
             family="masked",
             paper="https://arxiv.org/abs/2406.07524",
+        ),
+        Spec(
+            name="cosine-mask",
+            target="diffcli.schedules.masked:cosine_mask",
+            summary="Each token is masked with probability sin(pi t/2).",
+            family="masked",
+            paper="https://arxiv.org/abs/2406.04329",
+        ),
+        Spec(
+            name="polynomial-mask",
+            target="diffcli.schedules.masked:polynomial_mask",
+            summary="Each token is masked with probability t^power.",
+            config=PolynomialMaskOptions,
+            family="masked",
+            paper="https://arxiv.org/abs/2406.04329",
         ),
     ]

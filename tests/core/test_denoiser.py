@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from diffcli.core import parameterization as param
-from diffcli.core.denoiser import Clipped, Cond, Counted, Final, Guided, MaskedPrediction, Preconditioned, network_input
+from diffcli.core.denoiser import Clipped, Cond, Counted, Final, Guided, Preconditioned, network_input
+from diffcli.core.masked import MaskedPrediction
 from diffcli.engine.bench import walk
 from diffcli.samplers.ddim import DDIM
 from diffcli.samplers.grid import grid

@@ -17,7 +17,8 @@ from diffcli.cli.app import COMMANDS, main
 from diffcli.cli.eval import PANELS as EVAL_PANELS
 from diffcli.cli.flags import first_positional, peek
 from diffcli.options import options
-from diffcli.recipe import dumps, fits, read, resolve
+from diffcli.parts import fits
+from diffcli.recipe import dumps, read, resolve
 from diffcli.registry import Registry, sources
 from diffcli.sections import EvalOptions, TrainOptions
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from diffcli import recipe
+from diffcli import parts, recipe
 from diffcli.errors import PluginError, UsageError
 from diffcli.recipe import dumps, overlay, read, resolve
 from diffcli.registry import registry
@@ -125,9 +125,9 @@ def test_parts_of_two_families_are_refused_with_those_that_fit(toy: Path) -> Non
 def test_eps_prediction_needs_a_schedule_with_some_signal_left(toy: Path) -> None:
     made = resolve({"method": {"name": "toy", "prediction": "eps"}, "schedule": {"name": "toy-zero"}})
     with pytest.raises(UsageError, match=r"\(toy-zero at t = 1\); use --prediction x0 or v"):
-        recipe.readable(made.parts)
-    recipe.readable(resolve({"method": {"name": "toy", "prediction": "v"}, "schedule": {"name": "toy-zero"}}).parts)
-    recipe.readable(resolve({"method": {"name": "plain"}}).parts)
+        parts.readable(made.parts)
+    parts.readable(resolve({"method": {"name": "toy", "prediction": "v"}, "schedule": {"name": "toy-zero"}}).parts)
+    parts.readable(resolve({"method": {"name": "plain"}}).parts)
 
 
 @pytest.mark.parametrize(
