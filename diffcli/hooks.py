@@ -23,6 +23,7 @@ TAKEN = {
     "output",
     "show",
     "explain",
+    "plot",
     "json",
     "debug",
     "help",
@@ -93,6 +94,8 @@ def check(spec: Any, kind: Kind, hook: str) -> None:
         need(isinstance(use, Use) and isinstance(use.options, Mapping), f"uses must map {used} to a Use")
     for name, target in [*spec.metrics.items(), *spec.plots.items()]:
         need(isinstance(target, str) and bool(TARGET.fullmatch(target)), f"{show(name, 80)} must be an import string")
+    for name in spec.plots:
+        need(isinstance(name, str) and bool(NAME.fullmatch(name)), "names of plots must be small letters, digits and -")
     for found, parent, what in ((spec.sample, SampleOptions, "sample"), (spec.eval, EvalOptions, "eval")):
         need(
             found is None or (isinstance(found, type) and issubclass(found, parent)),

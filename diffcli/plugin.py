@@ -58,8 +58,8 @@ class Spec:
     """A named component: its typed options now, its implementation, an import string, when it is first used.
 
     target, called by the engine: dataset(config, split), sampler(config), schedule(config, space),
-    model(config, space, *, inputs, outputs), method(config, space, *, model, process) with `model` a factory
-    model(inputs=..., outputs=...).
+    model(config, space, *, inputs, outputs, classes=0), method(config, space, *, model, process) with `model` a factory
+    model(inputs=..., outputs=...); a network of tokens reads both off the space: model(config, space, *, classes=0).
     config: a frozen dataclass of opt() fields; if it has `fit(shape) -> config`, the engine calls it with the layout of
     the space, (C, H, W) or (L,), and the recipe of the run records the result.
     family: the processes it belongs to; None fits any, or takes no sampler.

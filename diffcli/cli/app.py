@@ -22,7 +22,7 @@ from diffcli.options import nearest
 
 COMMANDS = {  # name: (panel, help); each stands in diffcli.cli.<name>
     "train": ("Models", "Train a method, from its defaults or from a recipe."),
-    "sample": ("Models", "Draw images from a trained model."),
+    "sample": ("Models", "Draw images or texts from a trained model."),
     "eval": ("Models", "Measure trained models, and compare them."),
     "export": ("Models", "Write a run as a model folder."),
     "bench": ("Models", "Measure what each sampler costs and how exact it is."),

@@ -28,18 +28,35 @@ def bench(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Measure what each sampler costs and how exact it is: no training, no data, under a minute."""
-    names = None if samplers is None else [registry().get("sampler", name.strip()).name for name in samplers.split(",")]
-    from diffcli.engine.bench import samplers as measure
+    """Measure what each sampler costs and how exact it is: no training, no data, under a minute.
 
-    rows: list[dict[str, Any]] = measure(names, lambda name: output.say(f"measuring {name}"))
-    if not rows:
+    A table for samplers of gaussian processes, and one for those of masked ones.
+    """
+    names = None if samplers is None else [registry().get("sampler", name.strip()).name for name in samplers.split(",")]
+    from diffcli.engine.bench import samplers as gaussian
+    from diffcli.engine.bench_masked import masked_samplers as masked
+
+    def report(name: str) -> None:
+        output.say(f"measuring {name}")
+
+    tables: dict[str, list[dict[str, Any]]] = {"samplers": gaussian(names, report), "masked": masked(names, report)}
+    found = [rows for rows in tables.values() if rows]
+    if not found:
         raise UsageError(
-            "none of these samplers can be measured: only those of gaussian processes are; see diffcli plugins"
+            "none of these samplers can be measured: only those of gaussian and masked processes are; see diffcli plugins"
         )
-    columns = [key for key in rows[0] if not key.endswith(" spacing")]
-    output.rows(columns, ([output.cell(row.get(key)) for key in columns] for row in rows))
-    output.last({"samplers": rows}, json)
+    for k, rows in enumerate(found):
+        if k:
+            output.result()
+        columns = [key for key in rows[0] if not key.endswith((" spacing", " saved"))]
+        output.rows(columns, ([told(row, key) for key in columns] for row in rows))
+    output.last(tables, json)
+
+
+def told(row: dict[str, Any], key: str) -> str:
+    """A cell, and beside a number of calls what is saved of them."""
+    text, saved = output.cell(row.get(key)), row.get(f"{key} saved")
+    return text if saved is None or abs(saved) < 0.005 else f"{text} ({-saved:+.0%})"
 
 
 def build() -> Any:

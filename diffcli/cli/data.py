@@ -52,24 +52,22 @@ class Check(Lazy):
 
 
 def check(name: str, config: Any, json: bool) -> None:
-    """Open both splits and read the first images."""
-    target = registry().get("dataset", name).load()
+    """Open both splits and read the first items."""
+    spec = registry().get("dataset", name)
+    target = spec.load()
     import torch
 
-    from diffcli.core.space import Pixels
+    from diffcli.engine.assemble import Facts
 
     found = []
     for split in ("train", "test"):
         dataset = target(config, split)
-        space = Pixels(tuple(dataset.shape), dataset.classes)
+        facts = Facts.of(dataset)
         index = torch.arange(min(16, len(dataset)))
-        dataset.batch(dataset.items(0, index), index, space)
-        found.append(
-            {"split": dataset.split, "images": len(dataset), "shape": list(dataset.shape), "classes": dataset.classes}
-        )
-    output.rows(
-        ("SPLIT", "IMAGES", "SHAPE", "CLASSES"), ([output.cell(value) for value in row.values()] for row in found)
-    )
+        dataset.batch(dataset.items(0, index), index, facts.space(spec.family))
+        row = {"split": facts.split, "images": len(dataset), "shape": list(facts.shape), "classes": facts.classes}
+        found.append({**row, "characters": len(facts.alphabet)} if facts.alphabet else row)
+    output.rows([key.upper() for key in found[0]], ([output.cell(value) for value in row.values()] for row in found))
     output.last({"dataset": name, "splits": found}, json)
 
 

@@ -11,7 +11,7 @@ from typer.core import TyperCommand
 from diffcli import options
 from diffcli import recipe as recipes
 from diffcli.cli import output
-from diffcli.cli.flags import Given, Section, command
+from diffcli.cli.flags import Given, Section, command, extra
 from diffcli.cli.group import Lazy, group
 from diffcli.cli.method import belongs, below, chooser, chosen, known_run, method_of, panel, tables_of, values
 from diffcli.parts import Tables
@@ -26,6 +26,9 @@ COLUMNS = {
 }  # fmt: skip
 # How a picture is laid out, and how many: a measure has its own.
 PICTURE = {"samples", "per_class", "label", "columns", "format", "trajectory"}
+PLOT = (
+    "The method's own pictures, drawn into plots/ of the run; nothing is measured unless --metric asks. There are: {}."
+)
 
 
 class Eval(Lazy):
@@ -40,8 +43,9 @@ class Eval(Lazy):
         spec = method_of(tables)
         base = below(tables, spec, args, CHOOSERS)
 
-        def run(given: Given, *, json: bool, others: list[str] | None, **_: Any) -> None:
-            evaluate([text, *(others or [])], recipes.overlay(chosen(args, spec, CHOOSERS), given), json)
+        def run(given: Given, *, json: bool, others: list[str] | None, plot: str | None, **_: Any) -> None:
+            plots = [] if plot is None else [name.strip() for name in plot.split(",")]
+            evaluate([text, *(others or [])], recipes.overlay(chosen(args, spec, CHOOSERS), given), plots, json)
 
         sections = [panel(kind, base) for kind in PANELS if kind in spec.uses]
         config = spec.eval or EvalOptions
@@ -52,6 +56,7 @@ class Eval(Lazy):
                 "others", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[list[str] | None, more]
             ),
             *(chooser(kind, base) for kind in CHOOSERS if kind in spec.uses),
+            extra("plot", str | None, None, PLOT.format(", ".join(spec.plots) or "none"), metavar="<name,...>"),
         ]
         elsewhere = {"sample": spec.sample or SampleOptions, "train": TrainOptions}
         return command(
@@ -68,28 +73,43 @@ def measured(spec: Spec, recipe: recipes.Recipe, given: dict[str, Any]) -> EvalO
     return made
 
 
-def evaluate(texts: list[str], given: Tables, json: bool) -> None:
-    """Call the engine for each run, after all have been found."""
+def evaluate(texts: list[str], given: Tables, plots: list[str], json: bool) -> None:
+    """Call the engine for each run, after all have been found. plots: names; with any, measures are taken only by name."""
     from diffcli.engine.rundir import find
 
     runs = [find(text) for text in texts]
     over = {section: table for section, table in given.items() if section != "eval"}
     made = [recipes.resolve(recipes.overlay(tables_of(run, text), over)) for run, text in zip(runs, texts, strict=True)]
     asked = [measured(recipe.spec, recipe, dict(given.get("eval", {}))) for recipe in made]
-    from diffcli.engine.evaluate import evaluate as engine
+    console, records, drawn = output.progress(), [], []
+    if plots:
+        from diffcli.engine.plots import known, plot
 
-    console, records = output.progress(), []
-    for run, recipe, wanted in zip(runs, made, asked, strict=True):
-        records += [{"run": str(run.path), **record} for record in engine(run.path, recipe, wanted, console)]
+        for recipe in made:
+            known(recipe.spec, plots)
+    if not plots or "metric" in given.get("eval", {}):
+        from diffcli.engine.evaluate import evaluate as engine
+
+        for run, recipe, wanted in zip(runs, made, asked, strict=True):
+            records += [{"run": str(run.path), **record} for record in engine(run.path, recipe, wanted, console)]
+        told(records)
+        for place in dict.fromkeys(run.run / "evals.jsonl" for run in runs if run.kind != "model"):
+            output.result(place)
+    for run, recipe, wanted in zip(runs, made, asked, strict=True) if plots else ():
+        drawn += plot(run.path, recipe, wanted, plots, console)
+    for path in drawn:
+        output.result(path)
+    output.last({"records": records, "plots": [str(path) for path in drawn]}, json)
+
+
+def told(records: list[dict[str, Any]]) -> None:
+    """Records as a table, and what makes a number doubtful."""
     for record in records:
         if "warning" in record:
             output.say(f"warning: {record['metric']} of {record['run']}: {record['warning']}")
     keys = [key for key in COLUMNS if any(key in record for record in records)]
     head = ["run", *(COLUMNS[key] for key in keys)]
     output.rows(head, ([output.cell(record.get(key)) for key in ("run", *keys)] for record in records))
-    for place in dict.fromkeys(run.run / "evals.jsonl" for run in runs if run.kind != "model"):
-        output.result(place)
-    output.last({"records": records}, json)
 
 
 def build() -> Any:

@@ -1,4 +1,4 @@
-"""diffcli sample RUN: draw images from a trained model with any sampler that fits."""
+"""diffcli sample RUN: draw images or texts from a trained model with any sampler that fits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from diffcli.plugin import Kind
 from diffcli.sections import TrainOptions
 
 CHOOSERS: tuple[Kind, ...] = ("sampler",)
-PLACE = "New folder of the pictures; unset is one below the run. Above 1000 images have no files of their own, above 1024 the grid is of 64."
+PLACE = "New folder of what is drawn; unset is one below the run. Above 1000 images have no files of their own, above 1024 the grid is of 64."
 
 
 class Sample(Lazy):
@@ -39,7 +39,7 @@ class Sample(Lazy):
         extras = [
             *(chooser(kind, base) for kind in CHOOSERS if kind in spec.uses),
             extra("output", str | None, None, PLACE, metavar="<path>"),
-            extra("show", bool, False, "Draw the grid in the terminal."),
+            extra("show", bool, False, "Draw the grid, or write the first texts, in the terminal."),
             extra("explain", bool, False, "Print the formulas and the steps of the walk, and draw nothing."),
         ]
         help = f"Draw from {text}: {spec.summary}"
@@ -77,4 +77,4 @@ def told(facts: dict[str, Any]) -> None:
 
 def build() -> Any:
     """The command."""
-    return group("sample", Sample, "Draw images from a trained model.", "RUN [FLAGS]")
+    return group("sample", Sample, "Draw images or texts from a trained model.", "RUN [FLAGS]")

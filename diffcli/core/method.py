@@ -32,6 +32,19 @@ class Batch(NamedTuple):
     eps: Tensor | None = None
 
 
+class Preview(NamedTuple):
+    """How pictures are drawn during training.
+
+    sampler, sample: tables like [sampler] and [sample], over the recipe's own; plots: of the method's own plots, those
+    drawn with each preview on held-out data; opening: those drawn once, at the start.
+    """
+
+    sampler: Mapping[str, Any] | None = None
+    sample: Mapping[str, Any] = {}
+    plots: tuple[str, ...] = ()
+    opening: tuple[str, ...] = ()
+
+
 class Method(nn.Module, ABC):
     """One paper: networks, and the loss that trains them.
 
@@ -56,18 +69,38 @@ class Method(nn.Module, ABC):
         """Same keys and shapes: null label, masked tokens. Guidance extrapolates away from it."""
         return cond
 
-    def data(self, dataset: Any) -> Any:
-        """What is trained on, given the recipe's data set: that one, unless the method brings its own (reflow's pairs)."""
+    def view(self, dataset: Any) -> Any:
+        """Any split of the recipe's data set as the method sees it; itself unless, say, it is binarized first."""
         return dataset
+
+    def data(self, dataset: Any) -> Any:
+        """What is trained on, given the recipe's data set: its view, unless the method brings its own (reflow's pairs)
+        or hides a part of it (missing pixels)."""
+        return self.view(dataset)
+
+    def notes(self, data: Any) -> list[str]:
+        """Lines of the run header that say what the method chose or found in the data it is trained on."""
+        return []
 
     def parameter_groups(self) -> Iterable[Mapping[str, Any]]:
         """Groups of parameters for the optimizer, each with what differs from [train]."""
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
-    def preview(self) -> Mapping[str, Mapping[str, Any]]:
-        """The cheap [sampler] and [sample] that pictures during training are drawn with."""
+    def preview(self) -> Preview:
+        """The cheap way that pictures during training are drawn."""
         nodes = self.denoiser.process.nodes
-        return {"sampler": {"name": "ddim"}, "sample": {"steps": min(50, nodes or 50)}}
+        return Preview(sampler={"name": "ddim"}, sample={"steps": min(50, nodes or 50)})
+
+    def measures(self, facts: Any) -> tuple[str, ...]:
+        """What is measured when nothing is asked for; facts: engine.assemble.Facts of the data."""
+        return ("loss", "fd", "agreement") if getattr(self, "conditional", False) else ("loss", "fd")
+
+    def wish(self, batch: Batch, options: Any, held_out: Callable[[], Any]) -> Batch:
+        """What is sampled for: the batch (index and label), with what is given of x, if [sample] of the method says so.
+
+        held_out: opens the held-out images, for methods that are asked to complete them.
+        """
+        return batch
 
     def begin(self, shape: tuple[int, ...], batch: Batch, rng: Rng) -> Tensor:
         """x at t = 1: the prior, or the prior with given tokens."""

@@ -47,6 +47,13 @@ class Facts:
             raise TypeError("its facts of the data are of the wrong types")
         return facts
 
+    @property
+    def kind(self) -> str:
+        """What there is of them, in words."""
+        if self.alphabet:
+            return f"texts of {self.shape[0]} characters out of {len(self.alphabet)}"
+        return f"images of {'x'.join(map(str, self.shape))}" + (f" and {self.classes} classes" if self.classes else "")
+
     def space(self, family: str | None) -> Space:
         """Where a method of this family lives."""
         if self.alphabet:

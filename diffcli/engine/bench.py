@@ -116,6 +116,10 @@ def samplers(
     kind: "solver" or "random walk"; vp@5, rectified@50, ...: see `errors`; overhead_us: see `overhead`.
     report is called with the name of each sampler before it is measured.
     """
+    found = {name: spec for name, spec in registry().specs("sampler").items() if spec.family == "gaussian"}
+    wanted = {name: spec for name, spec in found.items() if names is None or name in names}
+    if not wanted:
+        return []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -125,9 +129,7 @@ def samplers(
             walk(RungeKutta4(), problem(p), x, grid(p, 300, "logsnr")) for p, x in zip(processes, starts, strict=True)
         ]
         rows = []
-        for name, spec in registry().specs("sampler").items():
-            if spec.family != "gaussian" or (names is not None and name not in names):
-                continue
+        for name, spec in wanted.items():
             if report:
                 report(name)
             sampler: Sampler = spec.load()(spec.config())

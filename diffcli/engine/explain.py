@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,16 @@ from torch import Tensor
 
 from diffcli.core.denoiser import Cond, Preconditioned, Prediction
 from diffcli.core.method import Batch
-from diffcli.core.process import GaussianProcess
+from diffcli.core.process import GaussianProcess, MaskedProcess, Process
 from diffcli.core.random import Rows
+from diffcli.engine.assemble import open_data
+from diffcli.engine.bench_masked import ROWS, Uniform
 from diffcli.engine.load import Model, read
 from diffcli.engine.rundir import find
-from diffcli.engine.sample import Walk, interval, walk, wishes
+from diffcli.engine.sample import wishes
+from diffcli.engine.walk import Walk, interval, walk
 from diffcli.recipe import Recipe
+from diffcli.sections import SampleOptions
 
 FORMULAS = {
     "eps": "F = eps",
@@ -29,41 +34,63 @@ FORMULAS = {
 
 
 def explain(run: str | Path, recipe: Recipe) -> dict[str, Any]:
-    """The rows (k, t, alpha, sigma, logSNR) of the grid, and the formulas that are applied along it."""
-    o = recipe.sample
+    """The rows of the grid, (k, t, alpha, sigma, logSNR) or (k, t, alpha, rate), and the formulas that are applied along it."""
+    o, part = recipe.sample, recipe.parts.get("sampler")
     model = read(find(str(run)), raw=o.raw, device=o.device)
     n, _ = wishes(model, o)
-    way = walk(model, o, recipe.parts.get("sampler"), min(n, o.batch_size))
+    way = walk(model, o, part, min(n, o.batch_size))
     denoiser = model.method.denoiser
     process = denoiser.process.ending() if o.final == "x0" else denoiser.process
-    rows = []
-    for k, t in enumerate(way.times):
-        row: dict[str, Any] = {"k": k, "t": float(t), "alpha": float(process.alpha(t))}
-        if isinstance(process, GaussianProcess):
-            sigma = process.sigma(t)
-            row |= {"sigma": float(sigma), "logsnr": finite(float(2 * (process.alpha(t).log() - sigma.log())))}
-        rows.append(row)
-    name = denoiser.param.__name__ if isinstance(denoiser, Preconditioned) else "x0"
-    scale, (low, high) = o.guidance_scale, interval(o)
-    where = "" if (low, high) == (0.0, 1.0) else f" for {low:g} <= t <= {high:g}"
-    guidance = (
-        "none (scale 1)"
-        if scale == 1
-        else f"eps_null + {scale:g} (eps_cond - eps_null){where}, that is (1 + w) eps_cond - w eps_null with w = {scale - 1:g}"
-    )
-    part = recipe.parts.get("sampler")
-    sampler = way.sampler
     return {
         "sampler": part.name if part else None,
-        "order": getattr(sampler, "order", None),
+        "order": getattr(way.sampler, "order", None),
         "steps": len(way.times) - 1,
-        "nfe": counted(model, way),
+        "nfe": counted(model, way, o),
         "schedule": recipe.parts["schedule"].name if "schedule" in recipe.parts else None,
+        **(masked(way) if isinstance(process, MaskedProcess) else gaussian(denoiser)),
+        "guidance": guidance(process, o),
+        "grid": [{"k": k, "t": float(t), **level(process, t)} for k, t in enumerate(way.times)],
+    }
+
+
+def level(process: Process, t: Tensor) -> dict[str, float | None]:
+    """What is left of the data at t, and what has come in its place: noise, or masks."""
+    if isinstance(process, MaskedProcess):
+        return {"alpha": float(process.alpha(t)), "rate": float(process.rate(t))}
+    if not isinstance(process, GaussianProcess):
+        return {}
+    alpha, sigma = process.alpha(t), process.sigma(t)
+    return {"alpha": float(alpha), "sigma": float(sigma), "logsnr": finite(float(2 * (alpha.log() - sigma.log())))}
+
+
+def gaussian(denoiser: Any) -> dict[str, str]:
+    """How a network's answer F is read."""
+    name = denoiser.param.__name__ if isinstance(denoiser, Preconditioned) else "x0"
+    return {
         "parameterization": f"{name}: {FORMULAS.get(name, name)}",
         "solution": "x_0 = (b x_t - sigma F)/det, eps = (alpha F - a x_t)/det, det = alpha b - sigma a, for F = a x_0 + b eps",
-        "guidance": guidance,
-        "grid": rows,
     }
+
+
+def masked(way: Walk) -> dict[str, str]:
+    """How logits are read, what a level is, and what the sampler does, which the first line on its class says."""
+    return {
+        "parameterization": "log p(x_0 | x_t) = log softmax of the logits; certain where a token is revealed (SUBS)",
+        "level": "each token is [MASK] with probability rate = 1 - alpha, independently of the others",
+        "step": (inspect.getdoc(type(way.sampler)) or "").partition("\n")[0],
+        "draw": "value v where the cumulative probability passes a uniform number, one for each token",
+    }
+
+
+def guidance(process: Process, o: SampleOptions) -> str:
+    """What is added to the condition, in words."""
+    scale, (low, high) = o.guidance_scale, interval(o)
+    if scale == 1:
+        return "none (scale 1)"
+    where = "" if (low, high) == (0.0, 1.0) else f" for {low:g} <= t <= {high:g}"
+    if isinstance(process, MaskedProcess):
+        return f"log p_null + {scale:g} (log p_cond - log p_null){where}, normalized again"
+    return f"eps_null + {scale:g} (eps_cond - eps_null){where}, that is (1 + w) eps_cond - w eps_null with w = {scale - 1:g}"
 
 
 class Silent:
@@ -76,16 +103,27 @@ class Silent:
         return Prediction(torch.zeros_like(x_t), x_t)
 
 
-def counted(model: Model, way: Walk) -> float:
-    """Network evaluations of an image: the walk is walked without the network."""
+@torch.inference_mode()
+def counted(model: Model, way: Walk, o: SampleOptions) -> float:
+    """Network evaluations of a sample: the walk is walked without the network.
+
+    Of tokens it is a mean, as they are revealed at random, and it counts what is given; of all others it is the same for
+    every sample.
+    """
     if way.sampler is None:
         return 0.0
-    index = torch.zeros(1, dtype=torch.int64)
-    rng, denoiser = Rows(0, index, 1), way.wrap(Silent(model.method.denoiser.process))
-    cond = model.method.cond(Batch(index, label=index), rng)
-    for _ in way.sampler.trajectory(denoiser, torch.zeros(1, *model.space.shape), way.times, cond=cond, rng=rng):
+    method, process = model.method, model.method.denoiser.process
+    silent = Uniform(process) if isinstance(process, MaskedProcess) else Silent(process)
+    n = ROWS if isinstance(process, MaskedProcess) else 1
+    index = torch.arange(n, device=model.device)
+    wish = Batch(index, label=torch.zeros_like(index))
+    batch = method.wish(wish, o, lambda: method.view(open_data(model.recipe, "test")).to(model.device))
+    path = method.trajectory(
+        batch, model.space.shape, way.sampler, way.times, lambda denoiser: way.wrap(silent), Rows(o.seed, index, n)
+    )
+    for _ in path:
         pass
-    return float(way.counted[-1].rows)
+    return way.counted[-1].rows / n
 
 
 def finite(value: float) -> float | None:

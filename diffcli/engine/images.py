@@ -6,6 +6,7 @@ import io
 import math
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ Picture = np.ndarray[Any, np.dtype[np.uint8]]  # (H, W, 1) or (H, W, 3)
 SIDE = 48  # a picture is enlarged, by a whole factor, to at least this many pixels a side
 FORMATS = {"png": "PNG", "pdf": "PDF", "webp": "WEBP", "gif": "GIF"}
 RAMP = " .:-=+*#%@"
-ACROSS = 16  # frames in a row of a strip
+ACROSS = 16  # frames in a row of a strip; columns of a table
+GROUND, INK = 216, 20  # a light gray, into which neither black nor white pictures melt; of captions
 
 
 def to_pictures(x: Tensor) -> Picture:
@@ -57,7 +59,7 @@ def grid(
     *,
     scale: int | None = None,
     gutter: int = 2,
-    background: int = 216,  # a light gray: neither black nor white pictures melt into it
+    background: int = GROUND,
     captions: Sequence[str] = (),
 ) -> Image.Image:
     """Pictures of one size in rows, near square unless columns says otherwise.
@@ -68,19 +70,64 @@ def grid(
     columns = min(columns or math.ceil(math.sqrt(len(tiles))), len(tiles))
     rows = math.ceil(len(tiles) / columns)
     width, height = tiles[0].size
-    font = ImageFont.load_default(11)
-    above = math.ceil(sum(font.getmetrics()[:2])) + 2 if captions else 0
-    wide = max([width, *(math.ceil(font.getlength(text)) + 4 for text in captions)])
+    above = math.ceil(sum(font().getmetrics()[:2])) + 2 if captions else 0
+    wide = max([width, *(text_width(text) + 4 for text in captions)])
     cell, tall = wide + gutter, height + above + gutter
-    size, ground = (columns * cell + gutter, rows * tall + gutter), (background,) * len(tiles[0].getbands())
-    sheet = Image.new(tiles[0].mode, size, ground)
-    draw, ink = ImageDraw.Draw(sheet), (20 if background > 127 else 235,) * len(sheet.getbands())
+    sheet, draw, ink = canvas(tiles, (columns * cell + gutter, rows * tall + gutter), background)
     for i, tile in enumerate(tiles):
         x, y = gutter + i % columns * cell, gutter + i // columns * tall
         sheet.paste(tile, (x + (wide - width) // 2, y + above))
         if captions:
-            draw.text((x + wide / 2, y + above - 2), captions[i], ink, font, anchor="ms")
+            draw.text((x + wide / 2, y + above - 2), captions[i], ink, font(), anchor="ms")
     return sheet
+
+
+def table(
+    rows: Sequence[Sequence[Picture | None] | Picture], captions: Sequence[str], *, gutter: int = 2
+) -> Image.Image:
+    """Pictures of one size in rows that belong together by columns, behind a caption; None leaves a gap.
+
+    Rows without a caption go on with the one above, which then stands in the middle of them; others keep some distance.
+    """
+    tiles = [[None if picture is None else single(picture) for picture in row] for row in rows]
+    drawn = [tile for row in tiles for tile in row if tile is not None]
+    width, height = drawn[0].size
+    margin = 3 * gutter
+    left = max(map(text_width, captions)) + 2 * margin
+    tops = [margin + k * (height + gutter) + margin * sum(map(bool, captions[1 : k + 1])) for k in range(len(rows))]
+    across = left + max(map(len, rows)) * (width + gutter) - gutter + margin
+    sheet, draw, ink = canvas(drawn, (across, tops[-1] + height + margin))
+    for top, row in zip(tops, tiles, strict=True):
+        for k, tile in enumerate(row):
+            if tile is not None:
+                sheet.paste(tile, (left + k * (width + gutter), top))
+    first = [k for k, caption in enumerate(captions) if caption]
+    for k, after in zip(first, [*first[1:], len(rows)], strict=True):
+        middle = (tops[k] + tops[after - 1] + height) / 2
+        draw.text((left - margin, middle), captions[k], ink, font(), anchor="rm")
+    return sheet
+
+
+def canvas(
+    tiles: Sequence[Image.Image], size: tuple[int, int], background: int = GROUND
+) -> tuple[Image.Image, Any, Any]:
+    """(sheet, its pen, the ink): in colour where one of the tiles is."""
+    mode = "RGB" if any(tile.mode == "RGB" for tile in tiles) else "L"
+    ink = INK if background > 127 else 255 - INK
+    ground, pen = ((level, level, level) if mode == "RGB" else level for level in (background, ink))
+    sheet = Image.new(mode, size, ground)
+    return sheet, ImageDraw.Draw(sheet), pen
+
+
+@cache
+def font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Of captions."""
+    return ImageFont.load_default(11)
+
+
+def text_width(text: str) -> int:
+    """Pixels of a caption."""
+    return math.ceil(font().getlength(text))
 
 
 def strip(frames: Sequence[tuple[float, Picture]]) -> Image.Image:

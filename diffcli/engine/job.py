@@ -72,7 +72,7 @@ def prepare(recipe: Recipe) -> Job:
     if o.init is not None:
         checkpoint.load_into(method, load(o.init, raw=True, device="cpu").method.state_dict(), f"--init {show(o.init)}")
     method.to(on)
-    data, held_out = method.data(data).to(on), open_data(recipe, "test").to(on)
+    data, held_out = method.data(data).to(on), method.view(open_data(recipe, "test")).to(on)
     job = Job(assembly, data, held_out, on, EMA(method, o.ema), optimizer_of(method, o, on), encoder and encoder.sha256)
     first_batch(job)
     preview.plan(job.model("", 0))
@@ -199,11 +199,15 @@ def with_train(recipe: Recipe, **changes: Any) -> Recipe:
 
 
 def anchored(recipe: Recipe) -> Recipe:
-    """The recipe with every file and run it names as an absolute path: it means the same tomorrow, and elsewhere."""
+    """The recipe with every file and run it names as an absolute path: it means the same tomorrow, and elsewhere.
+
+    A relative path of nothing here stays as it is: a data set may find it below its data folders.
+    """
     runs = {k: getattr(recipe.train, k) for k in ("init", "autoencoder")}
     recipe = with_train(recipe, **{k: str(find(text).path.resolve()) for k, text in runs.items() if text is not None})
     for kind, part in recipe.parts.items():
-        paths = {k: v.resolve() for k, v in vars(part.config).items() if isinstance(v, Path)}
+        named = {k: v for k, v in vars(part.config).items() if isinstance(v, Path)}
+        paths = {k: v.resolve() for k, v in named.items() if v.is_absolute() or os.path.exists(v)}
         recipe = recipe.replace_part(kind, replace(part.config, **paths))
     return recipe
 

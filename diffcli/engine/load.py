@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffcli import recipe as recipes
 from diffcli.core.method import Method
-from diffcli.core.space import Space
+from diffcli.core.space import Space, Text
 from diffcli.engine import checkpoint
 from diffcli.engine.assemble import Facts, assemble
 from diffcli.engine.precision import device as choose
@@ -37,11 +37,11 @@ class Model:
     sha256: str
     autoencoder: str | None = None  # sha256 of the one whose latents it lives in
 
-    def sample(self, n: int = 16, **options: Any) -> Tensor:
-        """(n, C, H, W) images in [-1, 1].
+    def sample(self, n: int = 16, **options: Any) -> Tensor | list[str]:
+        """(n, C, H, W) images in [-1, 1], or n texts.
 
         options: those of [sample] (seed, steps, spacing, guidance_scale, ...), with label 3, (3, 7) or "star"; and
-        sampler="midpoint", or a table such as sampler={"name": "ddim", "eta": 1.0}. Image i depends on (seed, i) alone.
+        sampler="midpoint", or a table such as sampler={"name": "ddim", "eta": 1.0}. Sample i depends on (seed, i) alone.
         Raises UsageError for an option that does not exist or does not fit.
         """
         from diffcli.engine.sample import sample
@@ -51,7 +51,8 @@ class Model:
             several = isinstance(label, Iterable) and not isinstance(label, str)
             options["label"] = ",".join(map(str, label)) if several else str(label)
         recipe = overlay(self.recipe, {"name": asked} if isinstance(asked, str) else asked, {"samples": n, **options})
-        return sample(self, recipe.sample, recipe.parts.get("sampler")).x.clamp(-1, 1)
+        x = sample(self, recipe.sample, recipe.parts.get("sampler")).x
+        return self.space.write(x) if isinstance(self.space, Text) else x.clamp(-1, 1)
 
 
 def overlay(recipe: Recipe, sampler: dict[str, Any] | None, sample: dict[str, Any]) -> Recipe:

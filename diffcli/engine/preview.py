@@ -1,14 +1,19 @@
-"""The pictures a run draws of itself, by the method's cheap sampler."""
+"""The pictures and texts a run draws of itself, by the method's cheap sampler."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from diffcli.engine import images
 from diffcli.engine.load import Model, overlay
-from diffcli.engine.sample import Samples, sample, walk
+from diffcli.engine.media import medium
+from diffcli.engine.sample import Samples, sample
+from diffcli.engine.walk import walk
+from diffcli.errors import PluginError
 from diffcli.recipe import Recipe
+
+if TYPE_CHECKING:
+    from diffcli.engine.evaluate import Bench
 
 PREVIEWS = 16
 SNAPSHOTS = 10
@@ -16,15 +21,18 @@ SNAPSHOTS = 10
 
 def settings(model: Model, snapshots: int = 0) -> Recipe:
     """The recipe with the method's own cheap way of drawing."""
-    asked: Any = {k: dict(v) for k, v in model.method.preview().items()}
-    over = {**asked.get("sample", {}), "samples": PREVIEWS, "trajectory": snapshots}
-    return overlay(model.recipe, asked.get("sampler"), over)
+    asked = model.method.preview()
+    over = {**asked.sample, "samples": PREVIEWS, "trajectory": snapshots}
+    return overlay(model.recipe, None if asked.sampler is None else dict(asked.sampler), over)
 
 
 def plan(model: Model) -> None:
     """Refuse what could not be drawn later."""
-    recipe = settings(model)
+    recipe, asked = settings(model), model.method.preview()
     walk(model, recipe.sample, recipe.parts.get("sampler"), PREVIEWS)
+    for name in (*asked.plots, *asked.opening):
+        if name not in recipe.spec.plots:
+            raise PluginError(f"method {recipe.method.name}: preview() names {name}, which is none of its Spec.plots")
 
 
 def draw(model: Model, snapshots: int = 0) -> Samples:
@@ -33,24 +41,27 @@ def draw(model: Model, snapshots: int = 0) -> Samples:
     return sample(model, recipe.sample, recipe.parts.get("sampler"))
 
 
-def grid(model: Model, path: Path) -> None:
-    """A grid of previews."""
-    drawn = draw(model)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    images.save_picture(images.grid(images.to_pictures(drawn.x), columns=4), path)
+def grid(model: Model, stem: Path) -> None:
+    """One file of previews, stem.png of pictures or stem.txt of texts."""
+    medium(model.facts).preview(draw(model), model.space, stem)
+
+
+def plots(bench: Bench, stem: Path) -> None:
+    """The method's own pictures that go with each preview: stem-NAME.png."""
+    from diffcli.engine.plots import draw_plots
+
+    draw_plots(bench, bench.model.method.preview().plots, stem.parent, prefix=f"{stem.name}-")
+
+
+def opening(bench: Bench, run: Path) -> None:
+    """The method's own pictures of the data, once, at the start of training: NAME.png in the run."""
+    from diffcli.engine.plots import draw_plots
+
+    draw_plots(bench, bench.model.method.preview().opening, run)
 
 
 def final(model: Model, run: Path) -> dict[str, Any]:
-    """samples/final.png with ten single images, and the strip of one image from noise to the end; how long they took."""
+    """All previews, some of them singly, and the way of the first from noise to the end; how long they took."""
     drawn = draw(model, SNAPSHOTS)
-    folder, strip = run / "samples" / "final", run / "trajectory"
-    for made in (folder, strip):
-        made.mkdir(parents=True, exist_ok=True)
-    images.save_picture(images.grid(images.to_pictures(drawn.x), columns=4), run / "samples" / "final.png")
-    for i, picture in enumerate(images.to_pictures(drawn.x[:10])):
-        images.save_picture(images.single(picture), folder / f"{i:03d}.png")
-    frames = [(t, images.to_pictures(x[:1])[0]) for t, x in drawn.frames]
-    images.save_picture(images.strip(frames), strip / "strip.png")
-    for k, (t, picture) in enumerate(frames):
-        images.save_picture(images.single(picture), strip / f"step-{k:02d}-t{t:.3f}.png")
+    medium(model.facts).final(drawn, model.space, run)
     return {"seconds_per_sample": sum(drawn.seconds) / len(drawn.seconds), "nfe": drawn.nfe, **drawn.facts}

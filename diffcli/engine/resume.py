@@ -76,6 +76,7 @@ def same_data(job: Job, stored: checkpoint.Checkpoint, run: Path) -> None:
     pairs = {
         "images": (stored.state["images"], len(job.data)),
         "shape": (facts.shape, job.assembly.facts.shape),
+        "alphabet": (facts.alphabet, job.assembly.facts.alphabet),
         "classes": (facts.class_names, job.assembly.facts.class_names),
         "autoencoder": (stored.meta["autoencoder"], job.autoencoder),
     }

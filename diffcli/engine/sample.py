@@ -1,4 +1,4 @@
-"""A trained model and a sampler -> images. Image i depends on (seed, i) alone, whatever the batch it is drawn in."""
+"""A trained model and a sampler -> images or texts. Sample i depends on (seed, i) alone, whatever the batch it is drawn in."""
 
 from __future__ import annotations
 
@@ -6,36 +6,34 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffcli.core.denoiser import Clipped, Counted, Denoiser, Final, Guided
 from diffcli.core.method import Batch
 from diffcli.core.random import Rows
-from diffcli.engine.assemble import Facts
+from diffcli.engine.assemble import Facts, open_data
 from diffcli.engine.load import Model
 from diffcli.engine.precision import autocast
+from diffcli.engine.walk import Walk, walk
 from diffcli.errors import NonFinite, UsageError, show
 from diffcli.options import nearest
 from diffcli.parts import Part
-from diffcli.registry import registry
-from diffcli.samplers.base import Sampler
-from diffcli.samplers.grid import grid
 from diffcli.sections import SampleOptions
 
 SPAN = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")  # 3, or 0-4 with both ends
-ONE_CALL = 16  # on a CPU a batch up to this is guided in one doubled call, a larger one in two
 
 
 @dataclass
 class Samples:
     """What was drawn, on the CPU.
 
-    x: (n, C, H, W) images in [-1, 1], unclamped; x_0: the same in the process's space; start: x at t = 1;
-    label: (n,) or None; frames: snapshots (t, images) from noise to x; nfe: network evaluations per image.
+    x: images (n, C, H, W) in [-1, 1], unclamped, or the numbers (n, L) of characters; x_0: the same in the process's
+    space; start: x at t = 1; label: (n,) or None; frames: snapshots (t, what can be looked at) from noise to x, none
+    unless they were asked for; nfe: network evaluations per sample; given: what the samples were drawn around, x in the
+    process's space and where it was known, None where nothing was given.
     """
 
     x: Tensor
@@ -47,20 +45,15 @@ class Samples:
     calls: int
     seconds: list[float] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    given: Batch | None = None
 
-
-@dataclass(frozen=True)
-class Walk:
-    """How a model is sampled: the sampler, its grid, and the wrappers of the denoiser."""
-
-    sampler: Sampler | None
-    times: Tensor
-    wrap: Callable[[Denoiser], Denoiser]
-    counted: list[Counted]
+    def name(self, i: int) -> str:
+        """What the files of sample i are called: its number, and its class where it has one."""
+        return f"{i:03d}" + ("" if self.label is None else f"-class{int(self.label[i])}")
 
 
 def wishes(model: Model, o: SampleOptions) -> tuple[int, Tensor | None]:
-    """(number of images, their labels): class k of those asked for goes to images k, k + K, k + 2K, ..."""
+    """(number of samples, their labels): class k of those asked for goes to samples k, k + K, k + 2K, ..."""
     conditional, classes = getattr(model.method, "conditional", False), model.facts.classes
     if not conditional:
         for flag, value in (("--label", o.label), ("--per-class", o.per_class)):
@@ -99,42 +92,6 @@ def labels(text: str, facts: Facts) -> list[int]:
     return found
 
 
-def walk(model: Model, o: SampleOptions, part: Part | None, images: int) -> Walk:
-    """The walk that [sample] and [sampler] describe; images: rows at a time."""
-    method, counted = model.method, list[Counted]()
-    low, high = interval(o)
-    batched = o.guidance_calls == "one" or (
-        o.guidance_calls == "auto" and (model.device.type != "cpu" or images <= ONE_CALL)
-    )
-
-    def wrap(denoiser: Denoiser) -> Denoiser:
-        counted.append(Counted(denoiser))
-        wrapped: Denoiser = counted[-1]
-        if o.guidance_scale != 1:
-            wrapped = Guided(wrapped, o.guidance_scale, method.weaken, interval=(low, high), batched=batched)
-        if bound := model.space.bound if o.clip is None else o.clip:
-            wrapped = Clipped(wrapped, bound)
-        return Final(wrapped) if o.final == "x0" else wrapped
-
-    if part is None:
-        return Walk(None, torch.zeros(0, dtype=torch.float64), wrap, counted)
-    sampler: Sampler = registry().get("sampler", part.name).load()(part.config)
-    steps = o.steps or sampler.steps(method.denoiser.process)
-    return Walk(sampler, method.times(steps, o.spacing, partial(grid, rho=o.rho)), wrap, counted)
-
-
-def interval(o: SampleOptions) -> tuple[float, float]:
-    """The times between which guidance acts."""
-    if o.guidance_interval is None:
-        return 0.0, 1.0
-    if len(o.guidance_interval) != 2 or o.guidance_interval[0] > o.guidance_interval[1]:
-        raise UsageError(
-            f"--guidance-interval takes two times, the lower first, such as 0.2,0.8; not {','.join(map(str, o.guidance_interval))}"
-        )
-    low, high = o.guidance_interval
-    return low, high
-
-
 def snapshots(
     path: Iterator[tuple[Tensor, Tensor]], wanted: set[int], last: int
 ) -> Iterator[tuple[int, float, Tensor]]:
@@ -148,43 +105,62 @@ def snapshots(
 def sample(
     model: Model, o: SampleOptions, part: Part | None, *, tick: Callable[[int], None] = lambda done: None
 ) -> Samples:
-    """Images as [sample] and [sampler] ask for. tick: told how many are done. Raises NonFinite where any is."""
+    """What [sample] and [sampler] ask for. tick: told how many are done. Raises NonFinite where any is not finite."""
     n, label = wishes(model, o)
     way = walk(model, o, part, min(o.batch_size, n))
-    last = len(way.times) - 1
-    wanted = {round(k * last / max(1, o.trajectory - 1)) for k in range(o.trajectory)}
-    parts: list[Samples] = []
+    held_out = cache(lambda: model.method.view(open_data(model.recipe, "test")).to(model.device))
+    parts = list[Samples]()
     for index in torch.arange(n, device=model.device).split(o.batch_size):
         began = time.perf_counter()
-        rng = Rows(o.seed, index, n)
         wish = Batch(index, label=None if label is None else label[index.cpu()].to(model.device))
-        with autocast(o.precision, model.device):
-            path = model.method.trajectory(wish, model.space.shape, way.sampler, way.times, way.wrap, rng)
-            seen = list(snapshots(path, wanted, last))
-        frames = [(t, model.space.decode(x, rng).float().cpu()) for k, t, x in seen if k in wanted or k == last]
-        finite(seen[-1][2], way, o)
-        finite(frames[-1][1], way, o)
-        start, end = (seen[k][2].float().cpu() for k in (0, -1))
-        parts.append(
-            Samples(frames[-1][1], end, start, None, frames, 0.0, 0, [(time.perf_counter() - began) / len(index)])
-        )
+        parts.append(walked(model, o, way, model.method.wish(wish, o, held_out), n))
+        parts[-1].seconds.append((time.perf_counter() - began) / len(index))
         tick(int(index[-1]) + 1)
-    counters = way.counted
     return Samples(
         x=torch.cat([p.x for p in parts]),
         x_0=torch.cat([p.x_0 for p in parts]),
         start=torch.cat([p.start for p in parts]),
         label=label,
         frames=[(k[0][0], torch.cat([x for _, x in k])) for k in zip(*(p.frames for p in parts), strict=True)],
-        nfe=sum(c.rows for c in counters) / n,
-        calls=sum(c.calls for c in counters),
+        nfe=sum(c.rows for c in way.counted) / n,
+        calls=sum(c.calls for c in way.counted),
         seconds=[s for p in parts for s in p.seconds],
         facts=provenance(model, o, part, len(way.times) - 1),
+        given=joined([p.given for p in parts if p.given is not None]),
     )
 
 
+def walked(model: Model, o: SampleOptions, way: Walk, wish: Batch, n: int) -> Samples:
+    """Some rows of n, walked at once."""
+    last = len(way.times) - 1
+    wanted = {round(k * last / max(1, o.trajectory - 1)) for k in range(o.trajectory)} | {last}
+    with autocast(o.precision, model.device):
+        rng = Rows(o.seed, wish.index, n)
+        path = model.method.trajectory(wish, model.space.shape, way.sampler, way.times, way.wrap, rng)
+        seen = list(snapshots(path, wanted, last))
+    finite(seen[-1][2], way, o)
+    # every decoding begins its streams anew: x is the same whatever is shown, and a decoder's noise does not flicker
+    x = model.space.decode(seen[-1][2], Rows(o.seed, wish.index, n))
+    finite(x, way, o)
+    shown = [(t, x_t) for k, t, x_t in seen if k in wanted] if o.trajectory else []
+    frames = [(t, host(model.space.look(x_t, Rows(o.seed, wish.index, n)))) for t, x_t in shown]
+    start, end = (host(seen[k][2]) for k in (0, -1))
+    return Samples(host(x), end, start, None, frames, 0.0, 0, given=None if wish.x is None else wish)
+
+
+def host(x: Tensor) -> Tensor:
+    """On the CPU: numbers in float32, tokens as they are."""
+    return (x.float() if x.is_floating_point() else x).cpu()
+
+
+def joined(batches: list[Batch]) -> Batch | None:
+    """The rows of all batches, on the CPU; None where there are none."""
+    columns = [None if rows[0] is None else torch.cat([r.cpu() for r in rows]) for rows in zip(*batches, strict=True)]
+    return Batch(*columns) if columns else None
+
+
 def finite(x: Tensor, way: Walk, o: SampleOptions) -> None:
-    """Refuse images with NaN or infinity: they would be drawn as black pictures."""
+    """Refuse samples with NaN or infinity: they would be drawn as black pictures. Tokens are always finite."""
     if x.is_floating_point() and not bool(torch.isfinite(x).all()):
         bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
         raise NonFinite(

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from diffcli import recipe as recipes
 from diffcli.engine import length, preview
-from diffcli.engine.evaluate import held_out_loss
+from diffcli.engine.evaluate import Bench, held_out_loss
 from diffcli.engine.job import Job, anchored, prepare, settle, step_once
 from diffcli.engine.progress import Bar, Say
 from diffcli.engine.report import curves
@@ -20,6 +20,7 @@ from diffcli.engine.rundir import RunDir, environment
 from diffcli.engine.signals import Signals
 from diffcli.errors import Stopped, show
 from diffcli.recipe import Recipe
+from diffcli.sections import EvalOptions
 
 COPIES = 4  # of the weights in a checkpoint: raw, averaged, and two moments
 
@@ -64,8 +65,10 @@ def loop(job: Job, run: RunDir, signals: Signals, console: Console, say: Say, *,
     sample_every, save_every, eval_every, warmup = spans
     step, before, pending = restore(job, run, say) if resume else (0, 0.0, [])
     say(header(job, steps))
-    if step == 0 and (found := job.method.diagnose(job.data, job.device)):
-        run.append({"step": 0, **found})
+    if step == 0:
+        preview.opening(bench(job, str(run.path), 0), run.path)
+        if found := job.method.diagnose(job.data, job.device):
+            run.append({"step": 0, **found})
     clock = time.perf_counter() - before
     where = str(run.path)
     with Bar("train", steps, console, run.log, done=step) as bar:
@@ -90,7 +93,9 @@ def loop(job: Job, run: RunDir, signals: Signals, console: Console, say: Say, *,
                     f"signal {stop} at step {step} of {steps}: saved; go on with --resume {show(where)}", stop
                 )
             if step < steps and sample_every and step % sample_every == 0:
-                preview.grid(job.model(where, step), run.path / "samples" / f"step-{step:08d}.png")
+                drawn = run.path / "samples" / f"step-{step:08d}"
+                preview.grid(job.model(where, step), drawn)
+                preview.plots(bench(job, where, step), drawn)
     finish(job, run, steps, time.perf_counter() - clock, say)
 
 
@@ -111,9 +116,16 @@ def cost(job: Job, seconds: float, speed: float) -> dict[str, float]:
     return {"seconds": round(seconds, 3), "images_per_second": round(speed, 1), "memory": round(memory, 1)}
 
 
+def bench(job: Job, where: str, step: int) -> Bench:
+    """The averaged weights on the bench, with the data that are open already."""
+    options = (job.recipe.spec.eval or EvalOptions)()
+    return Bench(job.model(where, step), job.recipe, options, train=job.data, test=job.held_out)
+
+
 def finish(job: Job, run: RunDir, steps: int, seconds: float, say: Say) -> None:
     """The pictures, curves and summary of a whole run."""
     sampling = preview.final(job.model(str(run.path), steps), run.path)
+    preview.plots(bench(job, str(run.path), steps), run.path / "samples" / "final")
     rows = run.rows()
     curves(rows, run.path / "loss")
     held_out = {row["held_out"]: row["step"] for row in reversed(rows) if "held_out" in row}
@@ -139,8 +151,11 @@ def header(job: Job, steps: int) -> str:
     """What is trained on what, with what was chosen for the user."""
     r, facts = job.recipe, job.assembly.facts
     network = r.tables().get("model", {})
-    chosen = ", ".join(f"{k} {network[k]}" for k in ("channels", "multipliers", "attention") if k in network)
-    return (
-        f"{network.get('name', r.method.name)}: {chosen}; {job.parameters:,} parameters. {facts.split}: {len(job.data)} "
-        f"images of {'x'.join(map(str, facts.shape))}. {steps} steps of {r.train.batch_size} on {job.device}"
+    chosen = ", ".join(
+        f"{k} {network[k]}" for k in ("channels", "multipliers", "attention", "width", "depth") if k in network
     )
+    line = (
+        f"{network.get('name', r.method.name)}: {chosen}; {job.parameters:,} parameters. {job.data.split}: {len(job.data)} "
+        f"{facts.kind}. {steps} steps of {r.train.batch_size} on {job.device}"
+    )
+    return "\n".join([line, *job.method.notes(job.data)])

@@ -33,6 +33,20 @@ class TimeEmbedding(nn.Module):
         return self.second(F.silu(self.first(x)))
 
 
+def rotary(length: int, width: int) -> Tensor:
+    """(2, length, width/2): cosine and sine of position x 10000^(-2k/width) (Su et al. 2021, Eq. 15)."""
+    f = torch.exp(torch.arange(width // 2) * (-2 * math.log(10000) / width))
+    angle = torch.arange(length)[:, None] * f
+    return torch.stack([angle.cos(), angle.sin()])
+
+
+def rotate(x: Tensor, turn: Tensor) -> Tensor:
+    """Queries or keys (B, heads, L, d) turned by their positions, so that their products know the distance alone."""
+    cos, sin = turn.to(x.dtype)
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+
+
 class LabelEmbedding(nn.Embedding):
     """A row a class, after row 0 for the null label -1: (B,) int64 -> (B, width)."""
 

@@ -36,6 +36,46 @@ class ChurnOptions:
     s_noise: float = opt(1.003, "Standard deviation of that noise (Karras et al. 2022, Table 5).", min=0.5, max=2)
 
 
+@dataclass(frozen=True, kw_only=True)
+class MaskedSamplerOptions:
+    temperature: float = opt(
+        1.0,
+        "Divides log-probabilities; 1 is the law, below it likelier values are drawn more often.",
+        min=1e-3,
+        max=1e3,
+    )
+    sampling_dtype: Literal["float64", "float32"] = opt(
+        "float64", "Precision of the draws; float32 cuts off the tail of the law, and is there to compare with."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnmaskOptions(MaskedSamplerOptions):
+    cache: bool = opt(True, "Evaluate a sample only in steps that reveal any of it; the samples are the same.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstHittingOptions(MaskedSamplerOptions):
+    """None of its own: it makes a call for each masked token, whatever the steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfidenceOptions(MaskedSamplerOptions):
+    choice_temperature: float = opt(
+        1.0, "Scale of the noise on confidence at the first step; 0 always keeps the surest.", min=0, max=1e3
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReMDMOptions(MaskedSamplerOptions):
+    strategy: Literal["cap", "rescale", "conf"] = opt(
+        "cap", "How likely a token is masked again: at most eta, eta times what is possible, or more if it was unsure."
+    )
+    eta: float = opt(0.02, "Strength of masking again; 0 is unmask (Wang et al. 2025).", min=0, max=1)
+    t_on: float = opt(1.0, "Time below which tokens are masked again.", min=0, max=1)
+    t_off: float = opt(0.0, "Time above which tokens are masked again.", min=0, max=1)
+
+
 @hookimpl
 def diffcli_samplers() -> Iterable[Spec]:
     return [
@@ -132,5 +172,37 @@ def diffcli_samplers() -> Iterable[Spec]:
             config=ChurnOptions,
             family="gaussian",
             paper="https://arxiv.org/abs/2206.00364",
+        ),
+        Spec(
+            name="unmask",
+            target="diffcli.samplers.masked:unmask",
+            summary="Ancestral: tokens are revealed at random and drawn; calls only where a step reveals any.",
+            config=UnmaskOptions,
+            family="masked",
+            paper="https://arxiv.org/abs/2406.07524",
+        ),
+        Spec(
+            name="first-hitting",
+            target="diffcli.samplers.masked:first_hitting",
+            summary="Exact: one token at a time in random order, a call each; steps say only when it is looked at.",
+            config=FirstHittingOptions,
+            family="masked",
+            paper="https://arxiv.org/abs/2409.02908",
+        ),
+        Spec(
+            name="confidence",
+            target="diffcli.samplers.confidence:confidence",
+            summary="In few steps: the tokens that the network is surest of are revealed first (MaskGIT).",
+            config=ConfidenceOptions,
+            family="masked",
+            paper="https://arxiv.org/abs/2202.04200",
+        ),
+        Spec(
+            name="remdm",
+            target="diffcli.samplers.remdm:remdm",
+            summary="Ancestral, but revealed tokens may be masked again and drawn anew.",
+            config=ReMDMOptions,
+            family="masked",
+            paper="https://arxiv.org/abs/2503.00307",
         ),
     ]

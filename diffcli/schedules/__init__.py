@@ -71,7 +71,7 @@ class EDMOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PolynomialMaskOptions:
-    power: float = opt(2.0, "A token is masked with probability t^power; 1 is loglinear.", min=0.1, max=10)
+    power: float = opt(2.0, "A token is masked with probability t^power; 1 is loglinear.", min=1, max=10)
 
 
 @hookimpl

@@ -23,8 +23,8 @@ class LogLinear(MaskedProcess):
 class CosineMask(MaskedProcess):
     """alpha = 1 - sin(pi t/2): few tokens are left clean for most of the time (Shi et al. 2024, Table 1, in t of noise)."""
 
-    def alpha(self, t: Tensor) -> Tensor:
-        return 1 - torch.sin(math.pi / 2 * t)
+    def rate(self, t: Tensor) -> Tensor:
+        return torch.sin(math.pi / 2 * t)
 
     def time(self, rate: Tensor) -> Tensor:
         return torch.asin(rate) * (2 / math.pi)
@@ -37,8 +37,9 @@ class PolynomialMask(MaskedProcess):
         super().__init__(vocab)
         self.power = power
 
-    def alpha(self, t: Tensor) -> Tensor:
-        return 1 - t**self.power
+    def rate(self, t: Tensor) -> Tensor:
+        rate: Tensor = t**self.power
+        return rate
 
     def time(self, rate: Tensor) -> Tensor:
         return rate ** (1 / self.power)

@@ -62,6 +62,7 @@ class Pairs:
             )
         if any(t.dtype != torch.float32 or not bool(torch.isfinite(t).all()) for t in (tensors["x_0"], tensors["eps"])):
             raise DataError(f"{show(path)} holds pairs that are not finite float32; draw the pairs again")
+        self.split = f"pairs of {path.name}"
         self.x_0, self.eps, self.label = tensors["x_0"], tensors["eps"], tensors.get("label")
 
     def __len__(self) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from diffcli.errors import UsageError
-from diffcli.plugin import Spec, hookimpl, opt
+from diffcli.plugin import Spec, Use, hookimpl, opt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,8 @@ class UNetOptions:
         The rule: as many levels as keep the lowest map at 4 pixels a side or more, at most four, with multipliers
         1,2,3,3 from the top, and attention at the lowest level alone. So 28 and 32 have four levels, 16 three, 8 two, 4 one.
         """
+        if len(shape) != 3:
+            raise UsageError("a U-Net works on images, but these data are sequences; use --model mask-transformer")
         levels = max(n for n in (1, 2, 3, 4) if n == 1 or -(-min(shape[1:]) // 2 ** (n - 1)) >= 4)
         multipliers = (1, 2, 3, 3)[:levels] if self.multipliers is None else self.multipliers
         attention = (0,) * (len(multipliers) - 1) + (1,) if self.attention is None else self.attention
@@ -52,9 +54,16 @@ class UNetOptions:
         return replace(self, multipliers=multipliers, attention=attention)
 
 
-def comma(numbers: tuple[int, ...]) -> str:
+def comma(numbers: tuple[float, ...]) -> str:
     """(1, 2) -> 1,2: as on the command line."""
     return ",".join(map(str, numbers))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigitsOptions:
+    """[dataset] of digits."""
+
+    size: int = opt(8, "Pixels a side: 8 as published, more are between them (bicubic).", min=8, max=64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +108,27 @@ class FolderOptions:
         return {"rgb": 3, "grey": 1}[self.color]
 
 
+@dataclass(frozen=True, kw_only=True)
+class TextOptions(NamedOptions):
+    """[dataset] of text."""
+
+    path: Path | None = opt(
+        None,
+        "UTF-8 text file; a relative one is looked for here, then in --data-dir or DIFFCLI_DATA, and in the cache. "
+        "tinyshakespeare/input.txt is downloaded where it is missing (1.1 MB).",
+    )
+    length: int = opt(256, "Characters of a window.", min=2, max=65536)
+    splits: tuple[float, ...] = opt(
+        (0.9, 0.0, 0.1), "Shares of the text for training, validation and test, in its order; 1 in all.", min=0, max=1
+    )
+
+    def __post_init__(self) -> None:
+        if len(self.splits) != 3 or abs(sum(self.splits) - 1) > 1e-6:
+            raise UsageError(
+                f"--splits {comma(self.splits)} are not three shares that make 1; write training, validation and test: 0.9,0,0.1"
+            )
+
+
 @hookimpl
 def diffcli_models() -> Iterable[Spec]:
     yield Spec(
@@ -116,6 +146,7 @@ def diffcli_datasets() -> Iterable[Spec]:
         name="digits",
         target="diffcli_vision.digits:digits",
         summary="1,797 handwritten digits, 8x8 grey, embedded.",
+        config=DigitsOptions,
         paper="https://doi.org/10.24432/C50P49",
     )
     yield Spec(
@@ -150,4 +181,12 @@ def diffcli_datasets() -> Iterable[Spec]:
         target="diffcli_vision.folder:folder",
         summary="Your own images: --path FOLDER, flat or one folder a class.",
         config=FolderOptions,
+    )
+    yield Spec(
+        name="text",
+        target="diffcli_vision.text:text",
+        summary="Your own text: --path FILE, as windows of characters.",
+        config=TextOptions,
+        family="masked",
+        uses={"model": Use(name="mask-transformer")},
     )

@@ -15,7 +15,8 @@ class Images:
     """uint8 images and their classes on one device, batched by index and normalized there: (x/levels - 0.5)/0.5.
 
     images: (n, C, H, W) uint8, 0 ... levels; labels: (n,) in 0 ... classes - 1, or None where there are no classes.
-    flip doubles the item numbers: n + i is item i, mirrored left to right.
+    flip doubles the item numbers: n + i is item i, mirrored left to right. part: the address of the split in random
+    numbers, where `split` holds what may change, such as the path of a folder.
     """
 
     def __init__(
@@ -29,11 +30,12 @@ class Images:
         licence: str = "",
         levels: int = 255,
         flip: bool = False,
+        part: str = "",
     ):
         if len(images) < 2:
             raise DataError(f"{show(split)} has {len(images)} images, but a split needs 2 or more; give more images")
         self.images, self.labels = images.contiguous(), None if labels is None else labels.long()
-        self.name, self.split, self.licence = name, split, licence
+        self.name, self.split, self.licence, self.part = name, split, licence, part or split
         self.shape: tuple[int, ...] = tuple(images.shape[1:])
         self.classes, self.class_names = len(class_names), class_names
         self.levels, self.flip = levels, flip

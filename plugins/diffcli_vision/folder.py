@@ -50,6 +50,7 @@ def folder(config: FolderOptions, split: str) -> Images:
         class_names=names,
         licence="that of your files",
         flip=config.flip and split == "train",
+        part=f"folder/{split}",
     )
 
 

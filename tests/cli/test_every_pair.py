@@ -15,6 +15,7 @@ from diffcli.registry import registry
 
 GAUSSIAN = [name for name, spec in registry().specs("method").items() if spec.family == "gaussian"]
 SCHEDULES = {name: spec for name, spec in registry().specs("schedule").items() if spec.family == "gaussian"}
+DATASETS = [name for name, spec in registry().specs("dataset").items() if spec.family in (None, "gaussian")]
 SAMPLERS = [name for name, spec in registry().specs("sampler").items() if spec.family == "gaussian"]
 NAMED = {"ddim", "ancestral", "euler", "midpoint", "heun", "ralston", "rk4", "ab2", "dpmpp-2m", "dpmpp-3m", "dpmpp-2m-sde", "unipc", "churn"}  # fmt: skip
 
@@ -37,7 +38,7 @@ def test_every_sampler_on(method, schedule, cli):
         assert ran.json["nfe"] == declared, sampler
 
 
-@pytest.mark.parametrize("dataset", registry().specs("dataset"))
+@pytest.mark.parametrize("dataset", DATASETS)
 @pytest.mark.parametrize("method", GAUSSIAN)
 def test_no_two_flags_collide(method, dataset, cli):
     ran = cli("train", method, "--dataset", dataset, "--help")

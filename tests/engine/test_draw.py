@@ -18,7 +18,7 @@ from PIL import Image
 from commands import Ran
 from diffcli.cli.sample import PLACE
 from diffcli.core.space import Pixels
-from diffcli.engine import draw, images
+from diffcli.engine import draw, images, pictures
 from diffcli.engine.assemble import Facts
 from diffcli.engine.load import load
 from diffcli.engine.sample import labels
@@ -142,7 +142,7 @@ def test_many_images_have_no_files_of_their_own(
     sample: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, n: int, grid: int, singles: int
 ) -> None:
     for name, most in {"SINGLES": 3, "WHOLE": 5, "GLANCE": 2}.items():
-        monkeypatch.setattr(draw, name, most)
+        monkeypatch.setattr(pictures, name, most)
     folder = sample("out", "--samples", n, "--columns", "1", "--trajectory", "2")
     assert json.loads((folder / "profile.json").read_text())["pictures"] == {"grid": grid, "singles": singles}
     assert [len(list((folder / name).glob("*"))) for name in ("images", "trajectory")] == [singles] * 2
@@ -152,7 +152,7 @@ def test_many_images_have_no_files_of_their_own(
 
 
 def test_help_says_how_many() -> None:
-    assert re.findall(r"\d+", PLACE) == [str(most) for most in (draw.SINGLES, draw.WHOLE, draw.GLANCE)]
+    assert re.findall(r"\d+", PLACE) == [str(most) for most in (pictures.SINGLES, pictures.WHOLE, pictures.GLANCE)]
 
 
 def test_pairs_come_with_a_glance_of_sixty_four(sample: Callable[..., Path]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,17 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from diffcli.engine.images import grid, save_animation, save_picture, show_in_terminal, single, strip, to_pictures
+from diffcli.engine.images import (
+    GROUND,
+    grid,
+    save_animation,
+    save_picture,
+    show_in_terminal,
+    single,
+    strip,
+    table,
+    to_pictures,
+)
 from diffcli.errors import NonFinite, UsageError
 
 
@@ -87,6 +98,36 @@ def test_a_strip_is_in_the_order_of_its_frames_and_breaks_into_rows() -> None:
     cell, tall = (sheet.width - 2) // 16, (sheet.height - 2) // 3
     middles = [sheet.getpixel((2 + i % 16 * cell + cell // 2, i // 16 * tall + tall - 10)) for i in range(40)]
     assert middles == [int(picture[0, 0, 0]) for _, picture in frames]
+
+
+@pytest.mark.parametrize("gap", [False, True])
+def test_a_table_has_its_pictures_below_each_other_behind_their_caption(gap: bool) -> None:
+    pictures = to_pictures(noise(8, 3, 48, 48))
+    rows: list[list[np.ndarray | None]] = [[*pictures[0:2]], [*pictures[2:4]], [*pictures[4:6]], [*pictures[6:8]]]
+    if gap:
+        rows[3][1] = None
+    sheet = np.asarray(table(rows, ["one", "two, which is longer", "three", ""]))
+    left = sheet.shape[1] - (2 * 48 + 2 + 6)
+    plain = (sheet[:, left:] == GROUND).all((1, 2))
+    tops = [y for y in range(1, len(plain)) if plain[y - 1] and not plain[y]]
+    between = [b - a - 48 for a, b in pairwise(tops)]
+    assert between == [8, 8, 2], "what belongs together lies together"
+    for top, row in zip(tops, rows, strict=True):
+        for k, picture in enumerate(row):
+            cell = sheet[top : top + 48, left + k * 50 :][:, :48]
+            assert (cell == (GROUND if picture is None else picture)).all()
+    written = [y for y in range(len(sheet)) if (sheet[y, :left] != GROUND).any()]
+    for middle in (tops[0] + 24, tops[1] + 24, (tops[2] + tops[3] + 48) / 2):
+        assert min(abs(y - middle) for y in written) <= 2
+    assert not [y for y in written if tops[3] + 24 < y], "a row without a caption goes on with the one above"
+
+
+def test_one_coloured_picture_colours_the_grid() -> None:
+    grey, purple = to_pictures(torch.zeros(1, 1, 8, 8))[0], to_pictures(noise(1, 3, 8, 8))[0]
+    for pair in ((grey, purple), (purple, grey)):
+        sheet = np.asarray(grid(pair, 2, scale=1, gutter=1, captions=["a", "b"]))
+        assert sheet.shape[-1] == 3
+        assert sum(np.array_equal(sheet[-9:-1, x : x + 8], purple) for x in range(sheet.shape[1] - 8)) == 1
 
 
 @pytest.mark.parametrize("channels", [1, 3])

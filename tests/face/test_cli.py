@@ -163,7 +163,7 @@ def test_a_chosen_part_brings_its_flags(toy: Path, capsys: pytest.CaptureFixture
         ("train toy --guidance-scale 2", "diffcli train toy has no option --guidance-scale; it is an option of diffcli sample"),
         ("train toy --eta-toy 1", "diffcli train toy has no option --eta-toy; it is an option of diffcli sample with --sampler toy-noisy"),
         ("train toy more", "got unexpected extra argument"),
-        ("train mask --sampler toy-still", "toy-still samples gaussian processes, but mask is masked; use one of: toy-reveal"),
+        ("train mask --sampler toy-still", "toy-still samples gaussian processes, but mask is masked; use one of: confidence, first-hitting, remdm, toy-reveal, unmask"),
         ("train toy --schedule toy-mask", "toy-mask is a masked schedule, but toy is gaussian; use one of: "),
         ("train toy --model toy-nt", "no model named 'toy-nt'; did you mean 'toy-net'?"),
         ("train toy --steps 3 --epochs 2", "[train] steps and epochs are two ways to say one length; keep one"),

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import string
+
 import pytest
 
 from diffcli import recipe as recipes
 from diffcli.engine.assemble import Facts, assemble
+from diffcli.parts import Part
 
 SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 COUNTS = {"rf-mnist": 2_711_073, "ddpm-mnist": 2_711_073, "rf-cifar10": 35_746_307}
+
+
+def facts_of(data: Part) -> Facts:
+    """What the data of a recipe will be: ten classes of pictures, or texts of 65 characters."""
+    if data.name == "text":
+        return Facts("text", "text/train", (data.config.length,), 0, (), string.printable[:65])
+    return Facts(data.name, f"{data.name}/train", SHAPES[data.name], 10, tuple(string.digits))
 
 
 @pytest.mark.parametrize("name", recipes.shipped())
@@ -17,9 +27,7 @@ def test_it_resolves_builds_and_says_what_it_reaches(name):
     recipe = recipes.resolve(recipes.read(path))
     assert recipes.resolve(recipe.tables()) == recipe
     assert path.read_text(encoding="utf-8").startswith("# ")
-    data = recipe.parts["dataset"].name
-    facts = Facts(data, f"{data}/train", SHAPES[data], 10, tuple("0123456789"))
-    method = assemble(recipe, facts).method
+    method = assemble(recipe, facts_of(recipe.parts["dataset"])).method
     if name in COUNTS:
         assert sum(p.numel() for p in method.parameters()) == COUNTS[name]
 

@@ -16,8 +16,9 @@ from commands import run as command
 from diffcli import recipe as recipes
 from diffcli.core.method import Batch
 from diffcli.core.random import Rows
-from diffcli.engine.evaluate import Bench, agreement, fd, loss
+from diffcli.engine.evaluate import Bench
 from diffcli.engine.load import load
+from diffcli.engine.measures import agreement, fd, loss
 from diffcli.engine.sample import Samples
 from diffcli.metrics.frechet import frechet
 from diffcli.sections import EvalOptions

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from diffcli.metrics import neighbors
 from diffcli.metrics.neighbors import vote
-from diffcli.plugin import NoOptions
+from diffcli_vision import DigitsOptions
 from diffcli_vision.digits import digits
 
 
 @pytest.fixture(scope="module")
 def split() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(query, its labels, reference, its labels) of digits, in [-1, 1]."""
-    test, train = (digits(NoOptions(), name) for name in ("test", "train"))
+    test, train = (digits(DigitsOptions(), name) for name in ("test", "train"))
     return tuple(t for s in (test, train) for t in (s.images.flatten(1).float() / 8 - 1, s.labels))
 
 

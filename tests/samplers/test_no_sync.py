@@ -20,7 +20,9 @@ class Zeros:
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("process", [Rectified(), cosine(CosineOptions(), None)])
-@pytest.mark.parametrize("spec", diffcli_samplers(), ids=lambda spec: spec.name)
+@pytest.mark.parametrize(
+    "spec", [spec for spec in diffcli_samplers() if spec.family == "gaussian"], ids=lambda spec: spec.name
+)
 def test_no_step_waits_for_the_device(spec, process):
     sampler, x = spec.load()(spec.config()), torch.randn(4, 1, 8, 8, device="cuda")
     denoiser = Free(process, x)

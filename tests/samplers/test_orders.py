@@ -14,7 +14,7 @@ from diffcli.samplers.runge_kutta import Euler, RungeKutta2, RungeKutta4
 from diffcli.schedules import CosineOptions, LinearOptions
 from diffcli.schedules.gaussian import EDM, VP, Rectified, cosine, linear
 
-SAMPLERS = {spec.name: spec.load()(spec.config()) for spec in diffcli_samplers()}
+SAMPLERS = {spec.name: spec.load()(spec.config()) for spec in diffcli_samplers() if spec.family == "gaussian"}
 SOLVERS = {name: sampler for name, sampler in SAMPLERS.items() if sampler.order is not None}
 
 

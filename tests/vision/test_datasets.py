@@ -11,8 +11,7 @@ import torch
 
 from diffcli.core.space import Pixels
 from diffcli.errors import DataError
-from diffcli.plugin import NoOptions
-from diffcli_vision import ShapesOptions
+from diffcli_vision import DigitsOptions, ShapesOptions
 from diffcli_vision.datasets import Images
 from diffcli_vision.digits import digits
 from diffcli_vision.shapes import KINDS, shapes
@@ -74,7 +73,7 @@ def test_a_split_has_two_images_or_more():
 
 
 def test_digits_are_what_they_are():
-    train, test = digits(NoOptions(), "train"), digits(NoOptions(), "test")
+    train, test = digits(DigitsOptions(), "train"), digits(DigitsOptions(), "test")
     assert (len(train), len(test)) == (1438, 359)
     assert train.shape == test.shape == (1, 8, 8) and train.classes == 10
     assert train.labels.bincount(minlength=10).tolist() == [151, 161, 143, 131, 147, 154, 150, 136, 127, 138]
@@ -94,7 +93,7 @@ def test_digits_are_what_they_are():
 
 
 def test_digits_are_normalized_exactly():
-    data, items = digits(NoOptions(), "test"), torch.arange(359)
+    data, items = digits(DigitsOptions(), "test"), torch.arange(359)
     x = data.batch(items, items, Pixels(data.shape, 10)).x
     assert torch.equal(x, data.images.float() / 8 - 1)
     assert x.min() == -1 and x.max() == 1
@@ -106,7 +105,7 @@ def test_digits_equal_those_of_scikit_learn():
     images, labels = torch.from_numpy(source.images)[:, None], torch.from_numpy(source.target)
     held_out = torch.arange(1797) % 5 == 4
     for split, chosen in (("train", ~held_out), ("test", held_out)):
-        data = digits(NoOptions(), split)
+        data = digits(DigitsOptions(), split)
         assert torch.equal(data.images.double(), images[chosen]) and torch.equal(data.labels, labels[chosen])
 
 
@@ -146,7 +145,7 @@ def test_a_shape_is_wholly_seen():
 
 
 def test_specs_need_no_torch():
-    code = "import sys, diffcli_vision as v; n = len([*v.diffcli_models(), *v.diffcli_datasets()]); sys.exit(n != 7 or 'torch' in sys.modules)"
+    code = "import sys, diffcli_vision as v; n = len([*v.diffcli_models(), *v.diffcli_datasets()]); sys.exit(n != 8 or 'torch' in sys.modules)"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -1,0 +1,76 @@
+"""How a model is sampled: the sampler, its grid, and the wrappers of the denoiser that [sample] asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from diffcli.core.denoiser import Clipped, Counted, Denoiser, Final, Guided
+from diffcli.engine.load import Model
+from diffcli.errors import UsageError
+from diffcli.parts import Part
+from diffcli.registry import registry
+from diffcli.samplers.base import Sampler
+from diffcli.samplers.grid import grid
+from diffcli.sections import SampleOptions
+
+ONE_CALL = 16  # on a CPU a batch up to this is guided in one doubled call, a larger one in two
+
+
+@dataclass(frozen=True)
+class Walk:
+    """How a model is sampled: the sampler, its grid, and the wrappers of the denoiser."""
+
+    sampler: Sampler | None
+    times: Tensor
+    wrap: Callable[[Denoiser], Denoiser]
+    counted: list[Counted]
+
+
+def walk(model: Model, o: SampleOptions, part: Part | None, rows: int) -> Walk:
+    """The walk that [sample] and [sampler] describe; rows: drawn at a time."""
+    method, counted = model.method, list[Counted]()
+    low, high = interval(o)
+    limit = bound(model, o)
+    batched = o.guidance_calls == "one" or (
+        o.guidance_calls == "auto" and (model.device.type != "cpu" or rows <= ONE_CALL)
+    )
+
+    def wrap(denoiser: Denoiser) -> Denoiser:
+        counted.append(Counted(denoiser))
+        wrapped: Denoiser = counted[-1]
+        if o.guidance_scale != 1:
+            wrapped = Guided(wrapped, o.guidance_scale, method.weaken, interval=(low, high), batched=batched)
+        if limit:
+            wrapped = Clipped(wrapped, limit)
+        return Final(wrapped) if o.final == "x0" else wrapped
+
+    if part is None:
+        return Walk(None, torch.zeros(0, dtype=torch.float64), wrap, counted)
+    sampler: Sampler = registry().get("sampler", part.name).load()(part.config)
+    steps = o.steps or sampler.steps(method.denoiser.process)
+    return Walk(sampler, method.times(steps, o.spacing, partial(grid, rho=o.rho)), wrap, counted)
+
+
+def bound(model: Model, o: SampleOptions) -> float | None:
+    """Of x_0: as asked for, or that of the data; 0 and None are none. UsageError where x_0 is no number."""
+    spec = model.recipe.spec
+    if o.clip and spec.family == "masked":
+        raise UsageError(f"--clip {o.clip:g} bounds x_0 of numbers, but {spec.name} is masked; leave --clip out")
+    return model.space.bound if o.clip is None else o.clip
+
+
+def interval(o: SampleOptions) -> tuple[float, float]:
+    """The times between which guidance acts."""
+    if o.guidance_interval is None:
+        return 0.0, 1.0
+    if len(o.guidance_interval) != 2 or o.guidance_interval[0] > o.guidance_interval[1]:
+        raise UsageError(
+            f"--guidance-interval takes two times, the lower first, such as 0.2,0.8; not {','.join(map(str, o.guidance_interval))}"
+        )
+    low, high = o.guidance_interval
+    return low, high

@@ -1,0 +1,146 @@
+"""Masked diffusion (Sahoo et al. 2024), from clean data or, with a consistency loss, from data with missing pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from diffcli.errors import UsageError
+from diffcli.plugin import Spec, Use, hookimpl, opt
+from diffcli.sections import EvalOptions, SampleOptions
+from diffcli_vision import UNetOptions
+
+FRACTION = "missing is a fraction: for 90 % write 0.9"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MDLMOptions:
+    """[method] of mdlm."""
+
+    missing: float | None = opt(
+        None,
+        "Share of the training pixels that is missing, from 0 to below 1; unset is 0, or 0.5 with --consistency-weight.",
+        min=0,
+    )
+    consistency_weight: float | None = opt(
+        None, "Weight of the consistency loss on missing pixels; unset is 0, or 1 with --missing.", min=0, max=1e4
+    )
+    consistency_start: float = opt(0.0, "Epoch from which the consistency loss is added.", min=0)
+    consistency_substeps: int = opt(4, "Levels in which the consistency loss reveals pixels by draws.", min=1, max=256)
+    corruption_seed: int = opt(0, "Which pixels are missing follows from it.", min=0, max=2**31 - 1)
+    binarize: Literal["threshold", "static", "dynamic"] = opt(
+        "threshold", "Grey to black and white: above 127 of 255; one draw for ever; or a new draw at each access."
+    )
+    cond: Literal["none", "label"] = opt("none", "Condition: label learns classes, and guidance can be used.")
+    label_dropout: float = opt(
+        0.1, "Share of training labels replaced by the null class; 0 trains no unconditional branch.", min=0, max=1
+    )
+
+    def __post_init__(self) -> None:
+        if self.missing is not None and self.missing >= 1:
+            raise UsageError(f"--missing is {self.missing:g}, but {FRACTION}")
+        if self.missing == 0 and self.consistency_weight:
+            raise UsageError(
+                "--consistency-weight needs missing pixels, but --missing is 0; leave --missing out for 0.5"
+            )
+
+    @property
+    def p(self) -> float:
+        """The share that is missing: with a weight alone, half."""
+        return self.missing if self.missing is not None else 0.5 if self.consistency_weight else 0.0
+
+    @property
+    def weight(self) -> float:
+        """The weight of the consistency loss: with missing pixels alone, 1."""
+        return self.consistency_weight if self.consistency_weight is not None else 1.0 if self.missing else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MDLMSample(SampleOptions):
+    """[sample] of mdlm: from nothing, or from given tokens, which stay."""
+
+    prompt: str | None = opt(None, "Text that each sample begins with.")
+    inpaint: bool = opt(False, "Complete held-out images whose pixels are missing, three times each.")
+    missing: float | None = opt(
+        None, "Share of pixels hidden by --inpaint; unset is that of the training, or 0.5.", min=0
+    )
+
+    def __post_init__(self) -> None:
+        if self.missing is not None and self.missing >= 1:
+            raise UsageError(f"--missing is {self.missing:g}, but {FRACTION}")
+        if self.prompt is not None and self.inpaint:
+            raise UsageError("--prompt is of texts and --inpaint of images; keep one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MDLMEval(EvalOptions):
+    """[eval] of mdlm."""
+
+    draws: int = opt(1, "Times at which the bound of each held-out image is measured.", min=1, max=10000)
+    missing: float | None = opt(
+        None, "Share of pixels hidden for accuracy; unset is that of the training, or 0.5.", min=0
+    )
+
+    def __post_init__(self) -> None:
+        if self.missing is not None and self.missing >= 1:
+            raise UsageError(f"--missing is {self.missing:g}, but {FRACTION}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskTransformerOptions:
+    """[model] of mask-transformer."""
+
+    width: int = opt(384, "Features of a token; heads must divide it.", min=8, max=8192)
+    depth: int = opt(6, "Blocks.", min=1, max=128)
+    heads: int = opt(6, "Attention heads of a block.", min=1, max=256)
+    dropout: float = opt(0.0, "Share of features dropped after attention and MLP.", min=0, max=0.9)
+
+    def __post_init__(self) -> None:
+        if self.width % (2 * self.heads):
+            raise UsageError(
+                f"--width {self.width} is no multiple of twice --heads {self.heads}, but heads have pairs of features; change one"
+            )
+
+
+@hookimpl
+def diffcli_models() -> Iterable[Spec]:
+    yield Spec(
+        name="mask-unet",
+        target="diffcli_mdlm.network:MaskUNet",
+        summary="U-Net on the revealed values and the mask, side by side.",
+        config=UNetOptions,
+        family="masked",
+        paper="https://arxiv.org/abs/2406.07524",
+    )
+    yield Spec(
+        name="mask-transformer",
+        target="diffcli_mdlm.network:MaskTransformer",
+        summary="Bidirectional transformer on tokens, without time input.",
+        config=MaskTransformerOptions,
+        family="masked",
+        paper="https://arxiv.org/abs/2406.07524",
+    )
+
+
+@hookimpl
+def diffcli_methods() -> Iterable[Spec]:
+    yield Spec(
+        name="mdlm",
+        target="diffcli_mdlm.method:MDLM",
+        summary="Masked diffusion: fill in hidden pixels or characters, from clean or from corrupted data.",
+        config=MDLMOptions,
+        family="masked",
+        uses={
+            "model": Use(name="mask-unet"),
+            "schedule": Use(name="loglinear"),
+            "dataset": Use(name="digits", options={"size": 16}),
+            "sampler": Use(name="unmask"),
+        },
+        train={"steps": 800, "batch_size": 64, "lr": 2e-3, "warmup": "50", "weight_decay": 0.01},
+        sample=MDLMSample,
+        eval=MDLMEval,
+        metrics={name: f"diffcli_mdlm.measure:{name}" for name in ("nelbo", "accuracy", "consistency")},
+        plots={name: f"diffcli_mdlm.figures:{name}" for name in ("completion", "corruption")},
+        paper="https://arxiv.org/abs/2406.07524",
+    )

@@ -1,0 +1,118 @@
+"""What masked diffusion is measured by: the bound on the likelihood, what it fills in, and how consistent it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffcli.core.method import Batch
+from diffcli.core.random import Rows
+from diffcli.engine.precision import autocast
+from diffcli.engine.walk import walk
+from diffcli_vision.wrappers import Corrupted
+
+BATCH = 250
+Record = dict[str, Any]
+
+
+def mean(values: Tensor) -> tuple[float, float]:
+    """(mean, standard error) over images (n,)."""
+    return float(values.mean()), float(values.std() / math.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
+@torch.no_grad()
+def bounds(bench: Any, images: int, draws: int) -> tuple[Tensor, Tensor]:
+    """(nats (n, draws), rate (n, draws)) of clean held-out images: weighted terms of the NELBO and where they were taken.
+
+    All n x draws times together are stratified in (0, 1), so the error over images is an upper one.
+    """
+    model, method, seed = bench.model, bench.model.method, bench.options.seed
+    n = min(images, len(bench.test))
+    nats, rates = torch.zeros(n, draws, dtype=torch.float64), torch.zeros(n, draws, dtype=torch.float64)
+    for draw in range(draws):
+        for items in torch.arange(n, device=model.device).split(BATCH):
+            batch, rng = bench.test.batch(items, items, model.space), Rows(seed, items + draw * n, n * draws)
+            u = rng.strata("time")
+            with autocast(bench.options.precision, model.device):
+                terms, _ = method.bound(batch.x, u, method.cond(batch, rng), rng)
+            nats[items.cpu(), draw] = terms.double().cpu()
+            rates[items.cpu(), draw] = method.denoiser.process.rate(u)
+    return nats, rates
+
+
+def nelbo(bench: Any) -> Iterator[Record]:
+    """The bound on -log p of clean held-out data, in nats a sequence and bits a dimension; and its part at rates below p."""
+    model, options = bench.model, bench.options
+    length, text, p = model.space.shape[0], bool(model.facts.alphabet), model.method.config.p
+    nats, rates = bounds(bench, options.images, options.draws)
+    about = {"split": bench.test.split, "images": len(nats), "draws": options.draws, "seed": options.seed}
+    value, error = mean(nats.mean(1))
+    yield bench.record("nelbo", value, unit="nats", standard_error=error, **about)
+    scale = 1 / (length * math.log(2))
+    unit = "bits/char" if text else "bits/dim"
+    yield bench.record(f"nelbo[{unit}]", value * scale, unit=unit, standard_error=error * scale, **about)
+    if text:
+        perplexity = math.exp(value / length)
+        yield bench.record(
+            "perplexity", perplexity, unit="a character", standard_error=perplexity * error / length, **about
+        )
+    if p:
+        below, its_error = mean(torch.where(rates < p, nats, 0.0).mean(1))
+        yield bench.record(f"nelbo[rate<{p:g}]", below, unit="nats", standard_error=its_error, **about)
+
+
+def hidden(bench: Any) -> float:
+    """The share of pixels that is hidden: as asked for, as in training, or half."""
+    return next((p for p in (bench.options.missing, bench.model.method.config.p) if p), 0.5)
+
+
+def given(bench: Any, items: Tensor, share: float) -> tuple[Batch, Tensor]:
+    """(what is known of held-out images, their truth)."""
+    method, space = bench.model.method, bench.model.space
+    truth = bench.test.batch(items, items, space)
+    batch = Corrupted(bench.test, share, method.config.corruption_seed).batch(items, items, space)
+    return batch, truth.x
+
+
+@torch.no_grad()
+def accuracy(bench: Any) -> Iterator[Record]:
+    """Share of hidden held-out tokens that are filled in rightly: the likeliest in one pass, and drawn by the sampler."""
+    model, method, options = bench.model, bench.model.method, bench.options
+    share, n = hidden(bench), min(options.samples, len(bench.test))
+    way = walk(model, options, bench.recipe.parts["sampler"], BATCH)
+    right: dict[str, list[Tensor]] = {"one pass": [], "sampled": []}
+    for items in torch.arange(n, device=model.device).split(BATCH):
+        batch, truth = given(bench, items, share)
+        rng = Rows(options.seed, items, n)
+        with autocast(options.precision, model.device):
+            *_, (_, drawn) = method.trajectory(batch, model.space.shape, way.sampler, way.times, way.wrap, rng)
+            cond = method.cond(batch, rng)
+            likeliest = method.denoiser(batch.x, rng.strata("time"), cond).log_probs.argmax(-1)
+        for name, filled in (("one pass", likeliest), ("sampled", drawn)):
+            hits = ((filled == truth) & ~batch.known).sum(1) / (~batch.known).sum(1).clamp(min=1)
+            right[name].append(hits.double().cpu())
+    about = {"split": bench.test.split, "images": n, "missing": share, "seed": options.seed}
+    for name, parts in right.items():
+        value, error = mean(torch.cat(parts))
+        yield bench.record(f"accuracy[{name}]", value, standard_error=error, **about)
+
+
+@torch.no_grad()
+def consistency(bench: Any) -> Iterator[Record]:
+    """The squared martingale error below the rate of missing pixels, a token, on held-out images that miss them."""
+    model, method, options = bench.model, bench.model.method, bench.options
+    share, n = method.config.p, min(options.images, len(bench.test))
+    errors = []
+    for items in torch.arange(n, device=model.device).split(BATCH):
+        batch, _ = given(bench, items, share)
+        rng = Rows(options.seed, items, n)
+        with autocast(options.precision, model.device):
+            errors.append(method.consistency(batch.x, method.cond(batch, rng), rng).double().cpu())
+    value, error = mean(torch.cat(errors))
+    yield bench.record(
+        "consistency", value, standard_error=error, split=bench.test.split, images=n, missing=share, seed=options.seed
+    )
