@@ -8,6 +8,9 @@ import json
 from dataclasses import dataclass
 
 TINY = ["--steps", "4", "--batch-size", "8", "--channels", "8", "--multipliers", "1,2", "--log-every", "1"]
+DIGITS = ["--dataset", "digits", "--size", "8"]
+WORDS = "the quick brown fox jumps over the lazy dog\n"
+SHORT = ["--dataset", "text", "--length", "16", "--width", "16", "--heads", "2", "--depth", "1", *TINY[:4], *TINY[-2:]]
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def belongs(
 def origins(recipe: Recipe, tables: Tables, given: Tables) -> Origins:
     """Where each value comes from: flag; recipe, where it says another than the method; method; or default."""
     spec, found = recipe.spec, {}
-    uses, train = defaults(spec, tables)
+    uses, train = defaults(spec, overlay(tables, given))
     plain = resolve({kind: {"name": part.name} for kind, part in recipe.parts.items()}).tables()
     for section, table in recipe.tables().items():
         parts: Mapping[Any, Any] = recipe.parts

@@ -148,16 +148,30 @@ class Guided:
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Cond) -> Any:
         low, high = self.interval
-        if (low, high) != (0.0, 1.0) and not bool(((t >= low) & (t <= high)).any()):
+        always, inside = (low, high) == (0.0, 1.0), (t >= low) & (t <= high)
+        if not always and not bool(inside.any()):
             return self.denoiser(x_t, t, cond)
+        strong, weak = self.sides(x_t, t, cond)
+        guided = strong.guided(weak, self.scale)
+        if always or not t.ndim:
+            return guided
+        rows = [
+            (inside.reshape(-1, *(1,) * (s.ndim - 1)), g, s)
+            for g, s in zip(guided, strong, strict=True)
+            if s is not None
+        ]
+        return type(strong)(*(torch.where(*row) for row in rows))  # each row by its own time
+
+    def sides(self, x_t: Tensor, t: Tensor, cond: Cond) -> tuple[Any, Any]:
+        """(strong, weak) predictions."""
         weak = self.weaken(cond)
         if not self.batched:
             other = self.reference or self.denoiser
-            return self.denoiser(x_t, t, cond).guided(other(x_t, t, weak), self.scale)
+            return self.denoiser(x_t, t, cond), other(x_t, t, weak)
         both = {name: torch.cat([value, weak[name]]) for name, value in cond.items()}
         pair = self.denoiser(torch.cat([x_t, x_t]), torch.cat([t, t]) if t.ndim else t, both)
         strong, weaker = pair.chunk()
-        return strong.guided(weaker, self.scale)
+        return strong, weaker
 
 
 class Clipped:

@@ -62,5 +62,6 @@ def categorical(log_probs: Tensor, u: Tensor, dtype: torch.dtype = torch.float64
     temperature (Zheng et al. 2024, Section 4).
     """
     cdf = log_probs.to(dtype).exp().cumsum(-1)
-    below = cdf <= (u.to(dtype) * cdf[..., -1])[..., None]
+    u = u.to(dtype).clamp(max=1 - torch.finfo(dtype).eps / 2)  # rounded to 1 it would be beyond every possible value
+    below = cdf <= (u * cdf[..., -1])[..., None]
     return below.sum(-1).clamp(max=log_probs.shape[-1] - 1)

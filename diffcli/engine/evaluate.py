@@ -18,7 +18,7 @@ from diffcli.engine.load import Model, read
 from diffcli.engine.measures import BATCH, MEASURES, REFUSALS, Record
 from diffcli.engine.precision import autocast
 from diffcli.engine.rundir import find
-from diffcli.engine.sample import Samples, sample
+from diffcli.engine.sample import Samples, sample, wishes
 from diffcli.errors import UsageError
 from diffcli.plugin import load as load_target
 from diffcli.recipe import Recipe
@@ -136,7 +136,7 @@ def evaluate(run: str | Path, recipe: Recipe, options: EvalOptions, console: Con
 
     found = find(str(run))
     model = read(found, raw=options.raw, device=options.device)
-    total = options.per_class * max(1, model.facts.classes) if options.per_class else options.samples
+    total, _ = wishes(model, options)
     with Bar("sample", total, console or Console(stderr=True)) as bar:
         bench = Bench(model, recipe, options, bar.update)
         records = [record for measure in chosen(bench) for record in measure(bench)]

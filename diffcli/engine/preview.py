@@ -22,7 +22,7 @@ SNAPSHOTS = 10
 def settings(model: Model, snapshots: int = 0) -> Recipe:
     """The recipe with the method's own cheap way of drawing."""
     asked = model.method.preview()
-    over = {**asked.sample, "samples": PREVIEWS, "trajectory": snapshots}
+    over = {"samples": PREVIEWS, **asked.sample, "trajectory": snapshots}
     return overlay(model.recipe, None if asked.sampler is None else dict(asked.sampler), over)
 
 

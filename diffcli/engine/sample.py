@@ -120,7 +120,7 @@ def sample(
         x=torch.cat([p.x for p in parts]),
         x_0=torch.cat([p.x_0 for p in parts]),
         start=torch.cat([p.start for p in parts]),
-        label=label,
+        label=None if label is None else torch.cat([p.label for p in parts if p.label is not None]),
         frames=[(k[0][0], torch.cat([x for _, x in k])) for k in zip(*(p.frames for p in parts), strict=True)],
         nfe=sum(c.rows for c in way.counted) / n,
         calls=sum(c.calls for c in way.counted),
@@ -145,7 +145,8 @@ def walked(model: Model, o: SampleOptions, way: Walk, wish: Batch, n: int) -> Sa
     shown = [(t, x_t) for k, t, x_t in seen if k in wanted] if o.trajectory else []
     frames = [(t, host(model.space.look(x_t, Rows(o.seed, wish.index, n)))) for t, x_t in shown]
     start, end = (host(seen[k][2]) for k in (0, -1))
-    return Samples(host(x), end, start, None, frames, 0.0, 0, given=None if wish.x is None else wish)
+    label = None if wish.label is None else wish.label.cpu()  # of what is completed, where the method is given an image
+    return Samples(host(x), end, start, label, frames, 0.0, 0, given=None if wish.x is None else wish)
 
 
 def host(x: Tensor) -> Tensor:

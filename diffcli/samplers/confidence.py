@@ -38,8 +38,9 @@ class Counts(NamedTuple):
 class Confidence(MaskedSampler):
     """All masked tokens are drawn, and all but the floor(n_0 cos(pi/2 (1 - s))) least confident ones are kept (Chang et al. 2022).
 
-    n_0: tokens masked at the start; 1 - s is k/N after k of N even steps, so that this is their cosine schedule. Confidence is log p of the value drawn, as predicted (whatever the temperature), plus Gumbel noise
-    times choice_temperature * s, which falls to 0. It is no sampler of the law: how tokens are chosen depends on values.
+    n_0: tokens masked at the start; 1 - s is k/N after k of N even steps, so that this is their cosine schedule.
+    Confidence is log p of the value drawn, as predicted (whatever the temperature), plus Gumbel noise times
+    choice_temperature * s, which falls to 0. It does not sample the law: which tokens are kept depends on their values.
     Rows of which a step keeps no token are not evaluated in it.
     """
 

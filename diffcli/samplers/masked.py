@@ -34,7 +34,7 @@ class MaskedSampler(Sampler):
         return 40
 
     def nfe(self, steps: int) -> int:
-        """At most one evaluation a step; a row in which a step reveals nothing is not evaluated."""
+        """At most: one a step. How many steps reveal nothing of a row, and cost it nothing, depends on its length."""
         return steps
 
     def draw(self, log_probs: Tensor, u: Tensor) -> Tensor:
@@ -45,15 +45,14 @@ class MaskedSampler(Sampler):
 
 
 class MaskedPoint(NamedTuple):
-    """A step from t to s, and how likely a token is to be masked at either: 1 - alpha."""
+    """A step from t to s, and how likely a token is to be masked after it: 1 - alpha_s."""
 
     t: Tensor
-    rate_t: float
     rate_s: float
 
 
 class Hidden(NamedTuple):
-    """(B, L) float64 numbers of the tokens, drawn once: the rate below which one is revealed, and what its value is drawn by."""
+    """(B, L) float64 numbers of the tokens, drawn once: the rate at which one is revealed, and what its value is drawn by."""
 
     level: Tensor
     value: Tensor
@@ -92,8 +91,7 @@ class Levels(MaskedSampler):
     """
 
     def plan(self, process: MaskedProcess, times: Tensor) -> Sequence[MaskedPoint]:
-        rate = rates(process, times)
-        return list(map(MaskedPoint, times[:-1].unbind(), rate[:-1], rate[1:]))
+        return list(map(MaskedPoint, times[:-1].unbind(), rates(process, times[1:])))
 
     def start(self, denoiser: Denoiser, x: Tensor, times: Tensor, rng: Rng) -> Hidden:
         return hide(denoiser.process, x, times, rng)
@@ -179,7 +177,7 @@ class FirstHitting(Levels):
     """
 
     def nfe(self, steps: int) -> int:
-        """An evaluation for each token that is masked at the start: as many `steps` are not on the grid, but tokens."""
+        """One a token: a step is a masked token here, and the grid does not count."""
         return steps
 
     def jumps(self, process: MaskedProcess, level: Tensor, step: Tensor, times: Tensor) -> Jumps:

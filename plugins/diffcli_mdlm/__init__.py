@@ -56,6 +56,14 @@ class MDLMOptions:
         return self.consistency_weight if self.consistency_weight is not None else 1.0 if self.missing else 0.0
 
 
+def hides(missing: float | None) -> None:
+    """Refuse a share of pixels that cannot be hidden, or hides none."""
+    if missing is not None and missing >= 1:
+        raise UsageError(f"--missing is {missing:g}, but {FRACTION}")
+    if missing == 0:
+        raise UsageError("--missing 0 hides nothing; leave it out, or give a share such as 0.5")
+
+
 @dataclass(frozen=True, kw_only=True)
 class MDLMSample(SampleOptions):
     """[sample] of mdlm: from nothing, or from given tokens, which stay."""
@@ -67,8 +75,7 @@ class MDLMSample(SampleOptions):
     )
 
     def __post_init__(self) -> None:
-        if self.missing is not None and self.missing >= 1:
-            raise UsageError(f"--missing is {self.missing:g}, but {FRACTION}")
+        hides(self.missing)
         if self.prompt is not None and self.inpaint:
             raise UsageError("--prompt is of texts and --inpaint of images; keep one")
 
@@ -83,8 +90,7 @@ class MDLMEval(EvalOptions):
     )
 
     def __post_init__(self) -> None:
-        if self.missing is not None and self.missing >= 1:
-            raise UsageError(f"--missing is {self.missing:g}, but {FRACTION}")
+        hides(self.missing)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,12 +138,12 @@ def diffcli_methods() -> Iterable[Spec]:
         config=MDLMOptions,
         family="masked",
         uses={
-            "model": Use(name="mask-unet"),
+            "model": Use(name="mask-unet", options={"channels": 16}),
             "schedule": Use(name="loglinear"),
             "dataset": Use(name="digits", options={"size": 16}),
             "sampler": Use(name="unmask"),
         },
-        train={"steps": 800, "batch_size": 64, "lr": 2e-3, "warmup": "50", "weight_decay": 0.01},
+        train={"steps": 600, "batch_size": 64, "lr": 3e-3, "warmup": "50", "weight_decay": 0.01},
         sample=MDLMSample,
         eval=MDLMEval,
         metrics={name: f"diffcli_mdlm.measure:{name}" for name in ("nelbo", "accuracy", "consistency")},

@@ -13,6 +13,7 @@ from diffcli.core.method import Batch
 from diffcli.core.random import Rows
 from diffcli.engine.precision import autocast
 from diffcli.engine.walk import walk
+from diffcli.errors import UsageError
 from diffcli_vision.wrappers import Corrupted
 
 BATCH = 250
@@ -92,8 +93,9 @@ def accuracy(bench: Any) -> Iterator[Record]:
             *_, (_, drawn) = method.trajectory(batch, model.space.shape, way.sampler, way.times, way.wrap, rng)
             cond = method.cond(batch, rng)
             likeliest = method.denoiser(batch.x, rng.strata("time"), cond).log_probs.argmax(-1)
+        rows = ~batch.known.all(1)  # an image in which nothing is hidden says nothing
         for name, filled in (("one pass", likeliest), ("sampled", drawn)):
-            hits = ((filled == truth) & ~batch.known).sum(1) / (~batch.known).sum(1).clamp(min=1)
+            hits = ((filled == truth) & ~batch.known)[rows].sum(1) / (~batch.known)[rows].sum(1)
             right[name].append(hits.double().cpu())
     about = {"split": bench.test.split, "images": n, "missing": share, "seed": options.seed}
     for name, parts in right.items():
@@ -106,6 +108,11 @@ def consistency(bench: Any) -> Iterator[Record]:
     """The squared martingale error below the rate of missing pixels, a token, on held-out images that miss them."""
     model, method, options = bench.model, bench.model.method, bench.options
     share, n = method.config.p, min(options.images, len(bench.test))
+    if not share:
+        raise UsageError(
+            f"consistency is measured at the rate of missing pixels, but {model.where} was trained with none missing; "
+            "measure a model of --missing above 0"
+        )
     errors = []
     for items in torch.arange(n, device=model.device).split(BATCH):
         batch, _ = given(bench, items, share)

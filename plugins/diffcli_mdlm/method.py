@@ -74,9 +74,7 @@ class MDLM(Labelled):
         losses = {"loss": nats / length, "nats": nats.detach(), "masked": masked.mean()}
         if self.training and self.config.weight:
             losses["easy"] = losses["loss"].detach()
-            losses["consistency"] = (
-                self.consistency(batch.x, cond, rng).mean() if self.due(rng) else nats.new_zeros(())
-            )
+            losses["consistency"] = self.consistency(batch.x, cond, rng).mean() if self.due(rng) else nats.new_zeros(())
             losses["loss"] = losses["loss"] + self.config.weight * losses["consistency"]
         return losses
 

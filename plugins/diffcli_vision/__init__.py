@@ -188,5 +188,19 @@ def diffcli_datasets() -> Iterable[Spec]:
         summary="Your own text: --path FILE, as windows of characters.",
         config=TextOptions,
         family="masked",
-        uses={"model": Use(name="mask-transformer")},
+        uses={
+            "model": Use(name="mask-transformer", options={"width": 192, "depth": 4, "heads": 6}),
+            "sampler": Use(name="first-hitting", options={"temperature": 0.8}),
+        },
+        train={
+            "steps": 3600,
+            "batch_size": 32,
+            "lr": 6e-3,
+            "warmup": "100",
+            "weight_decay": 0.1,
+            "beta2": 0.95,
+            "ema": 0.998,
+            "precision": "bf16",
+            "save_every": "600",
+        },
     )

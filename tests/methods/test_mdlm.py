@@ -71,7 +71,9 @@ def test_new_masks_are_a_thinning_of_all():
     for x in exact.states:
         sets, sums = surprise(exact, x)
         whole = (chance(sets, t) * sums).sum() / t
-        new = expected(method, x, p, u, torch.tensor([t], dtype=torch.float64)) / (1 - p)  # the bound is sum/u, and u (1 - p) = t - p
+        new = expected(method, x, p, u, torch.tensor([t], dtype=torch.float64)) / (
+            1 - p
+        )  # the bound is sum/u, and u (1 - p) = t - p
         assert float(new) == pytest.approx(float(whole), abs=1e-10)
 
 
@@ -162,6 +164,7 @@ def test_times_are_stratified(training):
     for rng in (Blocks(0, torch.arange(640, 704), 64), Rows(5, torch.arange(64), 64)):
         method.loss(Batch(rng.index, torch.zeros(64, 1, dtype=torch.int64)), rng)
         u = (spy.times[-1] - LEAST) / (1 - LEAST) if training else spy.times[-1]
+        assert torch.allclose(u, rng.strata("time"), rtol=0, atol=1e-12)
         assert sorted((u * 64).floor().tolist()) == list(range(64))
     assert not torch.equal(u, u.sort().values), "in evaluation time must not follow the order of the data"
 

@@ -11,7 +11,13 @@ from diffcli.engine.assemble import Facts, assemble
 from diffcli.parts import Part
 
 SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
-COUNTS = {"rf-mnist": 2_711_073, "ddpm-mnist": 2_711_073, "rf-cifar10": 35_746_307}
+COUNTS = {
+    "rf-mnist": 2_711_073,
+    "ddpm-mnist": 2_711_073,
+    "rf-cifar10": 35_746_307,
+    "mdlm-mnist": 16_884_673,
+    "mdlm-shakespeare": 10_796_225,
+}
 
 
 def facts_of(data: Part) -> Facts:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffcli.core.denoiser import Counted, Guided
-from diffcli.core.masked import MaskedPrediction, categorical
+from diffcli.core.masked import MaskedPrediction, categorical, substitute
 from diffcli.core.random import Rows
 from diffcli.engine.bench_masked import Whole
 from diffcli.samplers import masked
@@ -63,8 +63,15 @@ def test_independent_tokens_are_drawn_exactly_at_any_temperature(name):
         end = path(make(name, temperature=temperature), Fixed(process, probs), x, steps, rng=Whole(1, 2000))[-1]
         law = probs ** (1 / temperature)
         assert torch.allclose(end.flatten().bincount() / end.numel(), law / law.sum(), rtol=0, atol=0.015)
-    cold = path(make(name, temperature=1e-3), Fixed(process, probs), x, 4, rng=Whole(1, 2000))[-1]
-    assert (cold == 1).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_in_the_cold_the_mode_is_drawn(name):
+    """Also where all probabilities to the power of 1000 are too small for a number."""
+    process, probs = LogLinear(10), torch.full((10,), 0.098)
+    probs[7] = 0.118
+    x = process.prior((10,), Whole(0, 100))
+    assert (path(make(name, temperature=1e-3), Fixed(process, probs), x, 4, rng=Whole(1, 100))[-1] == 7).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -78,7 +85,7 @@ def test_draws_are_in_float64_unless_another_is_asked_for(name, monkeypatch):
             return super().draw(purpose, shape, dtype, fill)
 
     def spied(log_probs, u, dtype):
-        values.add(dtype)
+        values.update({dtype, log_probs.dtype} if tempered else {dtype})
         return categorical(log_probs, u, dtype)
 
     monkeypatch.setattr(masked, "categorical", spied)
@@ -90,6 +97,7 @@ def test_draws_are_in_float64_unless_another_is_asked_for(name, monkeypatch):
         ({"sampling_dtype": "float64", "temperature": 0.7}, torch.float64),
     ):
         values.clear()
+        tempered = "temperature" in options
         path(make(name, **options), Table(process, LENGTH), x, 5, rng=Spied(0, 4))
         assert values == {dtype} and numbers == {torch.float64}
 
@@ -134,3 +142,25 @@ def test_every_spec_says_what_it_is():
         sampler = make(name)
         assert spec.summary.endswith(".") and sampler.family == "masked" and sampler.order is None
         assert sampler.steps(LogLinear(2)) == 40 == sampler.nfe(40)
+def test_guidance_in_an_interval_acts_on_each_row_at_its_own_time():
+    """Rows that jump to their own events are guided as if all walked together, and alone."""
+    process = LogLinear(3)
+    x, label, table = partly(process, 16, LENGTH), torch.arange(16) % 3, Table(process, LENGTH)
+
+    class Leaning:
+        """The table, with more of the value that the condition names."""
+
+        def __init__(self):
+            self.process = process
+
+        def __call__(self, x_t, t, cond):
+            named = torch.nn.functional.one_hot(cond["label"] % 3, 3) * (cond["label"] >= 0)[:, None]
+            log_probs = (table(x_t, t, cond).log_probs.clamp(min=-50) + named[:, None]).log_softmax(-1)
+            return MaskedPrediction(substitute(log_probs, x_t, process.mask_id))
+
+    null = lambda cond: {"label": torch.full_like(cond["label"], -1)}
+    guided = Guided(Leaning(), 4.0, null, interval=(0.4, 0.6))
+    plain, cached = (path(make("unmask", cache=c), guided, x, 20, cond={"label": label}) for c in (False, True))
+    assert torch.equal(plain, cached)
+    rows = [path(make("unmask"), guided, x[i], 20, cond={"label": label[i]}, rng=Rows(0, i, 16)) for i in torch.arange(16).split(1)]
+    assert torch.equal(torch.cat(rows, 1), cached)

@@ -95,6 +95,20 @@ def test_revealed_tokens_are_masked_again_as_often_as_sigma_says(strategy, sched
     assert sigma[-1] == 0
 
 
+def test_what_is_masked_again_is_drawn_anew():
+    """The values before and after agree as often as two draws do, in 0.38 of all cases; four standard errors."""
+    process, probs = LogLinear(3), torch.tensor([0.2, 0.5, 0.3])
+    x = process.prior((20,), Whole(0, 1000))
+    frames = path(ReMDM(eta=0.5), Fixed(process, probs), x, 10, rng=Whole(0, 1000))
+    last, equal = x, []
+    for before, after in pairwise([x, *frames]):
+        drawn = (before == 3) & (after != 3)
+        equal.append((last == after)[drawn & (last != 3)])
+        last = torch.where(drawn, after, last)
+    agree = torch.cat(equal).double()
+    assert len(agree) > 5000 and float(agree.mean()) == pytest.approx(0.38, abs=4 * 0.49 * len(agree) ** -0.5)
+
+
 def test_conf_prefers_what_was_drawn_with_little_confidence():
     """Sigma in all, and exp(0.9) times as often a token drawn at p = 0.1 as a certain one; four errors of the counts."""
     process, steps = LogLinear(10), 10
