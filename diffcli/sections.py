@@ -23,7 +23,7 @@ class TrainOptions:
         "Length in time: 90s, 10m or 2h; fixes the number of steps from the first ones.",
         pattern=r"\d+(\.\d+)?[smh]",
     )
-    batch_size: int = opt(128, "Images a step, over all devices and accumulation.", min=1)
+    batch_size: int = opt(128, "Images or texts a step, over all devices and accumulation.", min=1)
     accumulate: int = opt(1, "Parts a batch is computed in, to save memory.", min=1)
     lr: float = opt(1e-3, "Peak learning rate of AdamW.", min=0)
     min_lr: float = opt(1e-6, "Learning rate at the end.", min=0)
@@ -53,8 +53,8 @@ class TrainOptions:
 class SampleOptions:
     """[sample]: what is drawn and along which grid. The sampler's own options stand in [sampler]."""
 
-    samples: int = opt(16, "Images in all.", min=1)
-    per_class: int | None = opt(None, "Images a class, in place of --samples.", min=1)
+    samples: int = opt(16, "Samples in all.", min=1)
+    per_class: int | None = opt(None, "Samples a class, in place of --samples.", min=1)
     label: str | None = opt(
         None,
         "Classes to draw, in turn: 3, or 0,1,2, or 0-4, or a name such as star; unset is every class in turn.",
@@ -74,12 +74,12 @@ class SampleOptions:
     )
     clip: float | None = opt(None, "Bound of the predicted x_0; 0 is none, unset is the bound of the data.", min=0)
     final: Literal["x0", "floor"] = opt("x0", "End at x_0, or at the floor of a schedule whose sigma(0) is above 0.")
-    batch_size: int = opt(250, "Images at a time; it does not change any image.", min=1)
-    seed: int = opt(0, "Image i depends on (seed, i) alone.", min=0, max=2**31 - 1)
+    batch_size: int = opt(250, "Samples at a time; it does not change any of them.", min=1)
+    seed: int = opt(0, "Sample i depends on (seed, i) alone.", min=0, max=2**31 - 1)
     raw: bool = opt(False, "Draw with the trained weights, not with their average.")
     columns: int | None = opt(None, "Columns of the grid; unset is near square, or one a class.", min=1)
     format: Literal["png", "pdf", "webp", "gif"] = opt("png", "Of pictures; webp and gif move with --trajectory.")
-    trajectory: int = opt(0, "Snapshots along the way of each image; 0 is none.", min=0, max=1000)
+    trajectory: int = opt(0, "Snapshots along the way of each sample; 0 is none.", min=0, max=1000)
     precision: Precision = opt("auto", "bf16 computes the network in bfloat16; auto is bf16 on CUDA, fp32 elsewhere.")
     device: Device = opt("auto", "Where to compute; auto takes CUDA, then MPS, then the CPU.")
 
@@ -92,7 +92,7 @@ class EvalOptions(SampleOptions):
         "auto", "Measures, with commas: loss, fd, agreement, and the method's own; auto is all that apply."
     )
     samples: int = opt(1000, "Samples that fd and agreement are measured on.", min=2)
-    images: int = opt(10000, "Most held-out images that the loss is measured on.", min=1)
+    images: int = opt(10000, "Most held-out images or texts that the loss is measured on.", min=1)
     neighbors: int = opt(3, "Neighbors that vote in agreement.", min=1)
     reference: int = opt(20000, "Most real training images that agreement is fitted on.", min=1)
 

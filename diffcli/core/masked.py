@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffcli.core.denoiser import Cond
@@ -32,9 +31,10 @@ class MaskedPrediction(NamedTuple):
 
 def substitute(log_probs: Tensor, x_t: Tensor, mask_id: int) -> Tensor:
     """SUBS (Sahoo et al. 2024, Section 3.2.3): where x_t (B, L) is revealed, log p = 0 for the value there, -inf elsewhere."""
-    vocab, masked = log_probs.shape[-1], x_t == mask_id
-    certain = F.one_hot(torch.where(masked, 0, x_t), vocab).to(log_probs.dtype).log()
-    return torch.where(masked[..., None], log_probs, certain)
+    masked = (x_t == mask_id)[..., None]
+    value = torch.where(masked, 0, x_t[..., None])
+    certain = torch.full_like(log_probs, -torch.inf).scatter_(-1, value, 0.0)
+    return torch.where(masked, log_probs, certain)
 
 
 class MaskedDenoiser(nn.Module):
@@ -61,7 +61,7 @@ def categorical(log_probs: Tensor, u: Tensor, dtype: torch.dtype = torch.float64
     log_probs (..., V), u (...) in [0, 1) -> (...) int64. In float64: float32 cuts the tail off, which lowers the
     temperature (Zheng et al. 2024, Section 4).
     """
-    cdf = log_probs.to(dtype).exp().cumsum(-1)
+    cdf = log_probs.to(dtype, copy=True).exp_().cumsum_(-1)  # in place: of many values it is what takes the memory
     u = u.to(dtype).clamp(max=1 - torch.finfo(dtype).eps / 2)  # rounded to 1 it would be beyond every possible value
     below = cdf <= (u * cdf[..., -1])[..., None]
     return below.sum(-1).clamp(max=log_probs.shape[-1] - 1)

@@ -22,7 +22,8 @@ from diffcli.registry import registry
 class Facts:
     """What a model must know of its data when they are gone: it is stored with every checkpoint.
 
-    shape: (C, H, W) of a picture, (L,) of a text; classes: 0 is none; alphabet: the characters of a text, "" of pictures.
+    split: what it was trained on, with all that was done to it; shape: (C, H, W) of a picture, (L,) of a text; classes: 0
+    is none; alphabet: the characters of a text, "" of pictures.
     """
 
     name: str

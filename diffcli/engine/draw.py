@@ -81,10 +81,11 @@ def fresh(parent: Path, name: str) -> Path:
 
 
 def facts(samples: Samples) -> dict[str, Any]:
-    """What the samples are of, and what they cost."""
-    seconds = samples.seconds
+    """What the samples are of, the share of them that was given, and what they cost."""
+    seconds, known = samples.seconds, None if samples.given is None else samples.given.known
     return {
         **samples.facts,
+        **({} if known is None else {"given": round(float(known.double().mean()), 4)}),
         "samples": len(samples.x),
         "nfe": samples.nfe,
         "calls": samples.calls,

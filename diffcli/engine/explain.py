@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcli.core.denoiser import Cond, Preconditioned, Prediction
+from diffcli.core.denoiser import Cond, Denoiser, Preconditioned, Prediction
+from diffcli.core.masked import MaskedPrediction
 from diffcli.core.method import Batch
 from diffcli.core.process import GaussianProcess, MaskedProcess, Process
 from diffcli.core.random import Rows
 from diffcli.engine.assemble import open_data
-from diffcli.engine.bench_masked import ROWS, Uniform
 from diffcli.engine.load import Model, read
 from diffcli.engine.rundir import find
 from diffcli.engine.sample import wishes
@@ -23,6 +23,7 @@ from diffcli.engine.walk import Walk, interval, walk
 from diffcli.recipe import Recipe
 from diffcli.sections import SampleOptions
 
+ROWS, COUNTED = 16, 16384  # samples whose evaluations are counted; tokens of them all, where one has fewer
 FORMULAS = {
     "eps": "F = eps",
     "x0": "F = x_0",
@@ -103,6 +104,16 @@ class Silent:
         return Prediction(torch.zeros_like(x_t), x_t)
 
 
+class Mute:
+    """The same of tokens, as if each had one value: when which of them are revealed does not depend on what they are."""
+
+    def __init__(self, process: MaskedProcess):
+        self.process = process
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Cond) -> MaskedPrediction:
+        return MaskedPrediction(torch.zeros(*x_t.shape, 1, device=x_t.device))
+
+
 @torch.inference_mode()
 def counted(model: Model, way: Walk, o: SampleOptions) -> float:
     """Network evaluations of a sample: the walk is walked without the network.
@@ -113,8 +124,10 @@ def counted(model: Model, way: Walk, o: SampleOptions) -> float:
     if way.sampler is None:
         return 0.0
     method, process = model.method, model.method.denoiser.process
-    silent = Uniform(process) if isinstance(process, MaskedProcess) else Silent(process)
-    n = ROWS if isinstance(process, MaskedProcess) else 1
+    silent: Denoiser = Silent(process)
+    n = 1
+    if isinstance(process, MaskedProcess):
+        silent, n = Mute(process), max(1, min(ROWS, COUNTED // math.prod(model.space.shape)))
     index = torch.arange(n, device=model.device)
     wish = Batch(index, label=torch.zeros_like(index))
     batch = method.wish(wish, o, lambda: method.view(open_data(model.recipe, "test")).to(model.device))

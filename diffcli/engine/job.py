@@ -22,7 +22,7 @@ from diffcli.engine.ema import EMA
 from diffcli.engine.load import Model, autoencoder, load
 from diffcli.engine.precision import autocast, device
 from diffcli.engine.rundir import find
-from diffcli.errors import NonFinite, PluginError, show
+from diffcli.errors import NonFinite, PluginError, UsageError, show
 from diffcli.recipe import Recipe
 from diffcli.sections import TrainOptions
 
@@ -70,13 +70,24 @@ def prepare(recipe: Recipe) -> Job:
     assembly = assemble(recipe, Facts.of(data), encoder and encoder.method)
     method = assembly.method
     if o.init is not None:
-        checkpoint.load_into(method, load(o.init, raw=True, device="cpu").method.state_dict(), f"--init {show(o.init)}")
+        begin_from(load(o.init, raw=True, device="cpu"), assembly, f"--init {show(o.init)}")
     method.to(on)
     data, held_out = method.data(data).to(on), method.view(open_data(recipe, "test")).to(on)
+    assembly = replace(assembly, facts=replace(assembly.facts, split=data.split))  # with what the method does to it
     job = Job(assembly, data, held_out, on, EMA(method, o.ema), optimizer_of(method, o, on), encoder and encoder.sha256)
     first_batch(job)
-    preview.plan(job.model("", 0))
+    preview.plan(job.model("the model", 0), held_out)
     return job
+
+
+def begin_from(model: Model, assembly: Assembly, what: str) -> None:
+    """The weights of another run. UsageError where they know other characters: their shapes may fit all the same."""
+    theirs, ours = model.facts.alphabet, assembly.facts.alphabet
+    if theirs and ours and theirs != ours:
+        raise UsageError(
+            f"{what} knows other characters than this text has; give it a text of the same, or start afresh"
+        )
+    checkpoint.load_into(assembly.method, model.method.state_dict(), what)
 
 
 def optimizer_of(method: Method, o: TrainOptions, on: torch.device) -> torch.optim.AdamW:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from diffcli.core.method import Batch
 from diffcli.engine.load import Model, overlay
 from diffcli.engine.media import medium
-from diffcli.engine.sample import Samples, sample
+from diffcli.engine.sample import Samples, sample, wishes
 from diffcli.engine.walk import walk
 from diffcli.errors import PluginError
 from diffcli.recipe import Recipe
@@ -26,10 +29,16 @@ def settings(model: Model, snapshots: int = 0) -> Recipe:
     return overlay(model.recipe, None if asked.sampler is None else dict(asked.sampler), over)
 
 
-def plan(model: Model) -> None:
-    """Refuse what could not be drawn later."""
+def plan(model: Model, held_out: Any) -> None:
+    """Refuse what could not be drawn later; held_out: the test split as the method sees it."""
     recipe, asked = settings(model), model.method.preview()
-    walk(model, recipe.sample, recipe.parts.get("sampler"), PREVIEWS)
+    o = recipe.sample
+    medium(model.facts).refuse(o)
+    walk(model, o, recipe.parts.get("sampler"), PREVIEWS)
+    _, label = wishes(model, o)
+    index = torch.arange(1, device=model.device)
+    first = Batch(index, label=None if label is None else label[:1].to(model.device))
+    model.method.wish(first, o, lambda: held_out)
     for name in (*asked.plots, *asked.opening):
         if name not in recipe.spec.plots:
             raise PluginError(f"method {recipe.method.name}: preview() names {name}, which is none of its Spec.plots")

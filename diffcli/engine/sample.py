@@ -56,10 +56,10 @@ def wishes(model: Model, o: SampleOptions) -> tuple[int, Tensor | None]:
     """(number of samples, their labels): class k of those asked for goes to samples k, k + K, k + 2K, ..."""
     conditional, classes = getattr(model.method, "conditional", False), model.facts.classes
     if not conditional:
-        for flag, value in (("--label", o.label), ("--per-class", o.per_class)):
-            if value is not None:
+        for key in ("label", "per_class", "guidance_interval"):
+            if getattr(o, key) is not None:
                 raise UsageError(
-                    f"{flag} needs a model that knows classes, but {model.where} was trained without; train with --cond label"
+                    f"--{key.replace('_', '-')} needs a model that knows classes, but {model.where} was trained without; train with --cond label"
                 )
         if o.guidance_scale != 1:
             raise UsageError(
@@ -180,6 +180,7 @@ def provenance(model: Model, o: SampleOptions, part: Part | None, steps: int) ->
         "weights": model.weights,
         "method": model.recipe.method.name,
         "dataset": model.facts.name,
+        "trained_on": model.facts.split,
         "sampler": None if part is None else {"name": part.name, **table(part.config)},
         "steps": steps,
         "spacing": o.spacing or getattr(model.method.denoiser.process, "spacing", "uniform"),

@@ -12,12 +12,14 @@ from torch import Tensor
 from diffcli.core.denoiser import Clipped, Counted, Denoiser, Final, Guided
 from diffcli.engine.load import Model
 from diffcli.errors import UsageError
+from diffcli.options import options
 from diffcli.parts import Part
 from diffcli.registry import registry
 from diffcli.samplers.base import Sampler
 from diffcli.samplers.grid import grid
 from diffcli.sections import SampleOptions
 
+OF_NOISE = {"clip": "bounds x_0 of numbers", "rho": "spaces levels of noise", "final": "is of a last level of noise"}
 ONE_CALL = 16  # on a CPU a batch up to this is guided in one doubled call, a larger one in two
 
 
@@ -57,10 +59,13 @@ def walk(model: Model, o: SampleOptions, part: Part | None, rows: int) -> Walk:
 
 
 def bound(model: Model, o: SampleOptions) -> float | None:
-    """Of x_0: as asked for, or that of the data; 0 and None are none. UsageError where x_0 is no number."""
-    spec = model.recipe.spec
-    if o.clip and spec.family == "masked":
-        raise UsageError(f"--clip {o.clip:g} bounds x_0 of numbers, but {spec.name} is masked; leave --clip out")
+    """Of x_0: as asked for, or that of the data; 0 and None are none. UsageError for what has no meaning for tokens."""
+    spec, known = model.recipe.spec, options(SampleOptions)
+    for key, does in OF_NOISE.items() if spec.family == "masked" else ():
+        value = getattr(o, key)
+        if value and value != known[key].default:
+            given = value if isinstance(value, str) else f"{value:g}"
+            raise UsageError(f"--{key} {given} {does}, but {spec.name} is masked; leave --{key} out")
     return model.space.bound if o.clip is None else o.clip
 
 

@@ -44,6 +44,11 @@ class MDLMOptions:
             raise UsageError(
                 "--consistency-weight needs missing pixels, but --missing is 0; leave --missing out for 0.5"
             )
+        if not self.weight and (self.consistency_start or self.consistency_substeps != 4):
+            raise UsageError(
+                "--consistency-start and --consistency-substeps are of the consistency loss, which has no weight; "
+                "give it one with --consistency-weight, or leave them out"
+            )
 
     @property
     def p(self) -> float:
@@ -78,6 +83,10 @@ class MDLMSample(SampleOptions):
         hides(self.missing)
         if self.prompt is not None and self.inpaint:
             raise UsageError("--prompt is of texts and --inpaint of images; keep one")
+        if self.missing is not None and not self.inpaint:
+            raise UsageError("--missing says what --inpaint hides; add --inpaint, or leave it out")
+        if self.inpaint and self.label is not None:
+            raise UsageError("--inpaint completes each image as its own class; leave --label out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +152,7 @@ def diffcli_methods() -> Iterable[Spec]:
             "dataset": Use(name="digits", options={"size": 16}),
             "sampler": Use(name="unmask"),
         },
-        train={"steps": 600, "batch_size": 64, "lr": 3e-3, "warmup": "50", "weight_decay": 0.01},
+        train={"steps": 400, "batch_size": 64, "lr": 3e-3, "warmup": "50", "weight_decay": 0.01},
         sample=MDLMSample,
         eval=MDLMEval,
         metrics={name: f"diffcli_mdlm.measure:{name}" for name in ("nelbo", "accuracy", "consistency")},

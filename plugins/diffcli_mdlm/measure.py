@@ -12,6 +12,7 @@ from torch import Tensor
 from diffcli.core.method import Batch
 from diffcli.core.random import Rows
 from diffcli.engine.precision import autocast
+from diffcli.engine.sample import provenance
 from diffcli.engine.walk import walk
 from diffcli.errors import UsageError
 from diffcli_vision.wrappers import Corrupted
@@ -21,8 +22,10 @@ Record = dict[str, Any]
 
 
 def mean(values: Tensor) -> tuple[float, float]:
-    """(mean, standard error) over images (n,)."""
-    return float(values.mean()), float(values.std() / math.sqrt(len(values))) if len(values) > 1 else 0.0
+    """(mean, standard error) over images (n,). UsageError for one alone, which has no error."""
+    if len(values) < 2:
+        raise UsageError("a standard error takes 2 images or more; raise --images or --samples")
+    return float(values.mean()), float(values.std() / math.sqrt(len(values)))
 
 
 @torch.no_grad()
@@ -84,7 +87,8 @@ def accuracy(bench: Any) -> Iterator[Record]:
     """Share of hidden held-out tokens that are filled in rightly: the likeliest in one pass, and drawn by the sampler."""
     model, method, options = bench.model, bench.model.method, bench.options
     share, n = hidden(bench), min(options.samples, len(bench.test))
-    way = walk(model, options, bench.recipe.parts["sampler"], BATCH)
+    sampler = bench.recipe.parts["sampler"]
+    way = walk(model, options, sampler, BATCH)
     right: dict[str, list[Tensor]] = {"one pass": [], "sampled": []}
     for items in torch.arange(n, device=model.device).split(BATCH):
         batch, truth = given(bench, items, share)
@@ -97,10 +101,16 @@ def accuracy(bench: Any) -> Iterator[Record]:
         for name, filled in (("one pass", likeliest), ("sampled", drawn)):
             hits = ((filled == truth) & ~batch.known)[rows].sum(1) / (~batch.known)[rows].sum(1)
             right[name].append(hits.double().cpu())
-    about = {"split": bench.test.split, "images": n, "missing": share, "seed": options.seed}
-    for name, parts in right.items():
-        value, error = mean(torch.cat(parts))
-        yield bench.record(f"accuracy[{name}]", value, standard_error=error, **about)
+    if not any(map(len, right["sampled"])):
+        raise UsageError(
+            f"--missing {share:g} hides nothing of these {n} images; give a larger share, or more --samples"
+        )
+    about = {"split": bench.test.split, "missing": share, "seed": options.seed}
+    drawn_by = provenance(model, options, sampler, len(way.times) - 1) | {"nfe": sum(c.rows for c in way.counted) / n}
+    for name, how in (("one pass", {}), ("sampled", drawn_by)):
+        hits = torch.cat(right[name])
+        value, error = mean(hits)
+        yield bench.record(f"accuracy[{name}]", value, standard_error=error, **{**how, **about, "images": len(hits)})
 
 
 @torch.no_grad()

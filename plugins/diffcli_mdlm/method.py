@@ -32,6 +32,8 @@ class MDLM(Labelled):
         super().__init__(config.cond == "label", config.label_dropout)
         self.config, self.space, self.begins = config, space, 0.0
         self.text = isinstance(space, Text)
+        if self.text and config.binarize != "threshold":
+            raise UsageError(f"--binarize {config.binarize} is of images, but these data are texts; leave it out")
         self.denoiser = MaskedDenoiser(model(classes=space.classes if self.conditional else 0), process)
 
     def view(self, dataset: Any) -> Any:

@@ -136,6 +136,7 @@ def diffcli_models() -> Iterable[Spec]:
         target="diffcli_vision.unet:UNet",
         summary="Convolutional U-Net with time embedding, and attention at low resolution.",
         config=UNetOptions,
+        family="gaussian",
         paper="https://arxiv.org/abs/2006.11239",
     )
 

@@ -69,7 +69,7 @@ def test_a_method_that_names_no_plot_is_told_before_it_is_trained(
     filled: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     model = load(filled / "pictures")
-    preview.plan(model)
+    preview.plan(model, None)
     monkeypatch.setattr(Fill, "preview", lambda method: Preview(**{where: ("known", "gone")}))
     with pytest.raises(PluginError, match=r"method fill: preview\(\) names gone, which is none of its Spec.plots"):
-        preview.plan(model)
+        preview.plan(model, None)
