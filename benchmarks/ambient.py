@@ -2,7 +2,7 @@
 
     python benchmarks/ambient.py --seeds 0 1 2 --weights 0 2 --output benchmarks/results/mdlm-ambient-digits.json
 
-trains each weight with each seed on digits of which half of the pixels are missing, as `diffcli train mdlm` does, and
+trains each weight with each seed on digits of which half of the pixels are missing, as `diffcli train mdlm` does but for 400 steps, and
 measures all on the same held-out whole images at the same times and masks, so that differences are paired.
 """
 
@@ -33,10 +33,11 @@ def diffcli(*argv: object) -> dict[str, Any]:
     return found
 
 
-def measured(weight: float, seed: int, folder: Path, steps: list[str]) -> dict[str, Any]:
+def measured(weight: float, seed: int, folder: Path, steps: int) -> dict[str, Any]:
     """Train one run and measure it."""
     run = folder / f"weight-{weight:g}-seed-{seed}"
-    diffcli("train", "mdlm", "--missing", 0.5, "--consistency-weight", weight, "--seed", seed, "--output", run, *steps)
+    ambient = ("--missing", 0.5, "--consistency-weight", weight)
+    diffcli("train", "mdlm", *ambient, "--seed", seed, "--steps", steps, "--output", run)
     records = diffcli("eval", run, "--metric", "nelbo", "--draws", 16)["records"]
     found = {r["metric"]: {"value": r["value"], "standard_error": r["standard_error"]} for r in records}
     return {"weight": weight, "seed": seed, **{name: found[name] for name in MEASURES}}
@@ -68,13 +69,15 @@ def main() -> None:
     parser.add_argument("--weights", type=float, nargs="+", default=[0.0, 2.0])
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--output", type=Path)
-    options, steps = parser.parse_known_args()
+    parser.add_argument("--steps", type=int, default=400)
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
         asked = [(w, s) for s in options.seeds for w in sorted(options.weights, reverse=True)]
-        runs = list(pool.map(lambda ws: measured(*ws, Path(folder), steps), asked))
+        runs = list(pool.map(lambda ws: measured(*ws, Path(folder), options.steps), asked))
     found = {
         **environment("cpu"),
         "data": "digits, 16x16, binarized by threshold; 359 held-out images, whole, 16 draws each, seed 0",
+        "steps": options.steps,
         "unit": "nats an image",
         "runs": runs,
         "table": table(runs, options.weights),

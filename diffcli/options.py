@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
+from inspect import get_annotations
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -156,11 +157,17 @@ def taken_apart(config: Any) -> dict[str, Option]:
     settings: Any = config
     if not settings.__dataclass_params__.frozen:
         raise PluginError(f"config {called} is not frozen; write @dataclass(frozen=True, kw_only=True)")
+    only = config.__bases__[0] if len(config.__bases__) == 1 else object
+    inherited = taken_apart(only) if is_dataclass(only) else {}
     try:
-        hints = get_type_hints(config)
+        hints = get_annotations(config, eval_str=True) if inherited else get_type_hints(config)
     except Exception as error:
         raise PluginError(f"config {called} has an annotation that cannot be read: {show(error)}") from None
-    return {f.name: option(f, hints[f.name], f"{called}.{f.name}") for f in fields(config) if f.init}
+    return {
+        f.name: option(f, hints[f.name], f"{called}.{f.name}") if f.name in hints else inherited[f.name]
+        for f in fields(config)
+        if f.init
+    }
 
 
 def option(field: Field[Any], hint: Any, called: str) -> Option:

@@ -37,8 +37,13 @@ def unnamed(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def below(spec: Spec, tables: Tables) -> tuple[dict[Kind, Use], dict[str, Any]]:
-    """(parts, [train]) where nothing is said: the method's own, and over them what its data set goes better with."""
+    """(parts, [train]) where nothing is said: the method's own, and over them what its data set goes better with.
+
+    A method's config may have `train() -> Mapping`: what its options change in the method's own [train].
+    """
     uses, train = dict(spec.uses), dict(spec.train)
+    if hasattr(spec.config, "train"):
+        train = training(train, structure(spec.config, unnamed(tables["method"]), "[method]").train())
     if "dataset" in uses:
         known, name = (
             registry().specs("dataset"),

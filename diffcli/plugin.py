@@ -65,7 +65,8 @@ class Spec:
     family: the processes it belongs to; None fits any, or takes no sampler.
     uses: for methods, the kinds of part they need, each with its default; for data sets, the parts that go better with
     them than a method's defaults, where the method uses that kind and the part fits.
-    train: for methods, their own defaults of the shared [train] options; for data sets, defaults over those.
+    train: for methods, their own defaults of the shared [train] options, over which config.train() goes, if the config has
+    it; for data sets, defaults over both.
     sample, eval: for methods, dataclasses like `config`: subclasses of SampleOptions and EvalOptions with other
     defaults or more options; None is the shared one.
     metrics: for methods, measures of their own: name -> import string of metric(bench) -> records, see engine.evaluate.Bench.

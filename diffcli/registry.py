@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, distributions, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 from typing import Any, NamedTuple
 
 from diffcli.errors import PluginError, UsageError, show
@@ -147,10 +147,16 @@ def entries() -> list[EntryPoint]:
 def origin(entry: EntryPoint) -> Origin:
     """Who brought an entry point, as far as its metadata say."""
     try:
-        name, version = (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
-        return Origin(entry.name, str(name or ""), str(version or ""))
+        return Origin(entry.name, *(owner(entry.dist) if entry.dist else ("", "")))
     except Exception:
         return Origin(entry.name, "", "")
+
+
+@cache
+def owner(distribution: Distribution) -> tuple[str, str]:
+    """(name, version): the metadata, which hold a whole README, are parsed once for all entry points."""
+    metadata = distribution.metadata
+    return str(metadata["Name"] or ""), str(metadata["Version"] or "")
 
 
 @contextmanager

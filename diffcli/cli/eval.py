@@ -103,7 +103,9 @@ def evaluate(texts: list[str], given: Tables, plots: list[str], json: bool) -> N
 
 
 def told(records: list[dict[str, Any]]) -> None:
-    """Records as a table, and what makes a number doubtful."""
+    """Records as a table, under what they were measured on and what makes a number doubtful."""
+    for run, split in dict.fromkeys((record["run"], record["split"]) for record in records if "split" in record):
+        output.say(f"{run}: measured on {split}")
     for record in records:
         if "warning" in record:
             output.say(f"warning: {record['metric']} of {record['run']}: {record['warning']}")

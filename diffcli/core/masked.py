@@ -64,4 +64,5 @@ def categorical(log_probs: Tensor, u: Tensor, dtype: torch.dtype = torch.float64
     cdf = log_probs.to(dtype, copy=True).exp_().cumsum_(-1)  # in place: of many values it is what takes the memory
     u = u.to(dtype).clamp(max=1 - torch.finfo(dtype).eps / 2)  # rounded to 1 it would be beyond every possible value
     below = cdf <= (u * cdf[..., -1])[..., None]
-    return below.sum(-1).clamp(max=log_probs.shape[-1] - 1)
+    count = below.sum(-1, dtype=torch.int32)  # which makes a copy of this type
+    return count.long().clamp(max=log_probs.shape[-1] - 1)

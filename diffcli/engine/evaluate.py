@@ -13,8 +13,7 @@ from rich.console import Console
 from torch import Tensor
 
 from diffcli.core.random import Rows, shuffled
-from diffcli.engine.assemble import Facts, open_data
-from diffcli.engine.load import Model, read
+from diffcli.engine.load import Model, read, split
 from diffcli.engine.measures import BATCH, MEASURES, REFUSALS, Record
 from diffcli.engine.precision import autocast
 from diffcli.engine.rundir import find
@@ -71,13 +70,7 @@ class Bench:
     def split(self, name: str) -> Any:
         """A split of the data set as the method sees it, of the kind the model was trained on."""
         if name not in self.splits:
-            data, facts = open_data(self.recipe, name), self.model.facts
-            now = Facts.of(data)
-            if (now.shape, now.class_names, now.alphabet) != (facts.shape, facts.class_names, facts.alphabet):
-                raise UsageError(
-                    f"{self.model.where} was trained on {facts.kind}, but these are {now.kind}; measure it on data of its own kind"
-                )
-            self.splits[name] = self.model.method.view(data).to(self.model.device)
+            self.splits[name] = split(self.model, self.recipe, name)
         return self.splits[name]
 
     def real(self, data: Any, most: int) -> tuple[Tensor, Tensor | None]:

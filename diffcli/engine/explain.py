@@ -15,8 +15,7 @@ from diffcli.core.masked import MaskedPrediction
 from diffcli.core.method import Batch
 from diffcli.core.process import GaussianProcess, MaskedProcess, Process
 from diffcli.core.random import Rows
-from diffcli.engine.assemble import open_data
-from diffcli.engine.load import Model, read
+from diffcli.engine.load import Model, read, split
 from diffcli.engine.rundir import find
 from diffcli.engine.sample import wishes
 from diffcli.engine.walk import Walk, interval, walk
@@ -105,7 +104,10 @@ class Silent:
 
 
 class Mute:
-    """The same of tokens, as if each had one value: when which of them are revealed does not depend on what they are."""
+    """The same of tokens, as if each had one value: which are revealed when does not depend on what they are.
+
+    But for conf of remdm, which looks at how likely they were, and reveals about as many.
+    """
 
     def __init__(self, process: MaskedProcess):
         self.process = process
@@ -130,7 +132,7 @@ def counted(model: Model, way: Walk, o: SampleOptions) -> float:
         silent, n = Mute(process), max(1, min(ROWS, COUNTED // math.prod(model.space.shape)))
     index = torch.arange(n, device=model.device)
     wish = Batch(index, label=torch.zeros_like(index))
-    batch = method.wish(wish, o, lambda: method.view(open_data(model.recipe, "test")).to(model.device))
+    batch = method.wish(wish, o, lambda: split(model, model.recipe, "test"))
     path = method.trajectory(
         batch, model.space.shape, way.sampler, way.times, lambda denoiser: way.wrap(silent), Rows(o.seed, index, n)
     )

@@ -15,7 +15,7 @@ from diffcli import recipe as recipes
 from diffcli.core.method import Method
 from diffcli.core.space import Space, Text
 from diffcli.engine import checkpoint
-from diffcli.engine.assemble import Facts, assemble
+from diffcli.engine.assemble import Facts, assemble, open_data
 from diffcli.engine.precision import device as choose
 from diffcli.engine.rundir import Found, find
 from diffcli.errors import RunError, UsageError, show
@@ -67,6 +67,21 @@ def load(path: str | Path, *, raw: bool = False, device: str = "auto") -> Model:
     raw: the trained weights in place of their average. Raises RunError where there is none or it is damaged.
     """
     return read(find(str(path)), raw=raw, device=device)
+
+
+def split(model: Model, recipe: Recipe, name: str) -> Any:
+    """A split of the recipe's data set, "train" or "test", as the method sees it, on its device.
+
+    UsageError where it is of another kind than what the model was trained on: other classes or characters, too.
+    """
+    data, facts = open_data(recipe, name), model.facts
+    now = Facts.of(data)
+    if (now.shape, now.class_names, now.alphabet) != (facts.shape, facts.class_names, facts.alphabet):
+        other = " with other names" if now.kind == facts.kind else ""
+        raise UsageError(
+            f"{model.where} was trained on {facts.kind}, but these are {now.kind}{other}; give it data of its own kind"
+        )
+    return model.method.view(data).to(model.device)
 
 
 def complain(line: str) -> None:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from diffcli.core.method import Batch
 from diffcli.core.random import Rows
-from diffcli.engine.assemble import Facts, open_data
-from diffcli.engine.load import Model
+from diffcli.engine.assemble import Facts
+from diffcli.engine.load import Model, split
 from diffcli.engine.precision import autocast
 from diffcli.engine.walk import Walk, walk
 from diffcli.errors import NonFinite, UsageError, show
@@ -108,7 +108,7 @@ def sample(
     """What [sample] and [sampler] ask for. tick: told how many are done. Raises NonFinite where any is not finite."""
     n, label = wishes(model, o)
     way = walk(model, o, part, min(o.batch_size, n))
-    held_out = cache(lambda: model.method.view(open_data(model.recipe, "test")).to(model.device))
+    held_out = cache(lambda: split(model, model.recipe, "test"))
     parts = list[Samples]()
     for index in torch.arange(n, device=model.device).split(o.batch_size):
         began = time.perf_counter()

@@ -191,7 +191,7 @@ def diffcli_datasets() -> Iterable[Spec]:
         family="masked",
         uses={
             "model": Use(name="mask-transformer", options={"width": 192, "depth": 4, "heads": 6}),
-            "sampler": Use(name="first-hitting", options={"temperature": 0.8}),
+            "sampler": Use(name="first-hitting", options={"temperature": 0.5}),
         },
         train={
             "steps": 3600,

@@ -22,7 +22,7 @@ WORDY = ["train", "mdlm", "--dataset", "text", "--path", "made/words.txt", "--le
         ([*TRAIN, "--missing", "-0.1"], "--missing is '-0.1'"),
         ([*TRAIN, "--missing", "0", "--consistency-weight", "1"], "--consistency-weight needs missing pixels"),
         ([*TRAIN, "--schedule", "cosine"], "cosine is a gaussian schedule, but mdlm is masked; use one of: cosine-mask"),
-        ([*TRAIN[:6], "--model", "unet", "--output", "new", "--schedule", "polynomial-mask", "--power", "0.5"], "--power"),
+        ([*TRAIN, "--schedule", "polynomial-mask", "--power", "0.5"], "--power"),
         ([*WORDY, "--model", "mask-unet"], "a U-Net works on images, but these data are sequences; use --model mask-transformer"),
         ([*WORDY, "--cond", "label"], "--cond label needs classes, but text has none"),
         (["train", "rf", "--dataset", "text", "--output", "new"], "text is a masked dataset, but rf is gaussian"),

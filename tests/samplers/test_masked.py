@@ -142,6 +142,8 @@ def test_every_spec_says_what_it_is():
         sampler = make(name)
         assert spec.summary.endswith(".") and sampler.family == "masked" and sampler.order is None
         assert sampler.steps(LogLinear(2)) == 40 == sampler.nfe(40)
+
+
 def test_guidance_in_an_interval_acts_on_each_row_at_its_own_time():
     """Rows that jump to their own events are guided as if all walked together, and alone."""
     process = LogLinear(3)
@@ -162,5 +164,8 @@ def test_guidance_in_an_interval_acts_on_each_row_at_its_own_time():
     guided = Guided(Leaning(), 4.0, null, interval=(0.4, 0.6))
     plain, cached = (path(make("unmask", cache=c), guided, x, 20, cond={"label": label}) for c in (False, True))
     assert torch.equal(plain, cached)
-    rows = [path(make("unmask"), guided, x[i], 20, cond={"label": label[i]}, rng=Rows(0, i, 16)) for i in torch.arange(16).split(1)]
+    rows = [
+        path(make("unmask"), guided, x[i], 20, cond={"label": label[i]}, rng=Rows(0, i, 16))
+        for i in torch.arange(16).split(1)
+    ]
     assert torch.equal(torch.cat(rows, 1), cached)
