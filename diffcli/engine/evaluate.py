@@ -39,7 +39,7 @@ def held_out_loss(model: Model, data: Any, images: int = 10000, seed: int = 0) -
 class Bench:
     """A model on the bench: its data and its samples are read and drawn once, when a measure or a plot asks for them.
 
-    train, test: the splits as the method sees them, where they are open already.
+    test: the held-out split as the method sees it, where it is open already.
     """
 
     def __init__(
@@ -49,11 +49,10 @@ class Bench:
         options: EvalOptions,
         tick: Callable[[int], None] = lambda done: None,
         *,
-        train: Any = None,
         test: Any = None,
     ):
         self.model, self.recipe, self.options, self.tick = model, recipe, options, tick
-        self.splits = {name: data for name, data in (("train", train), ("test", test)) if data is not None}
+        self.splits = {} if test is None else {"test": test}
 
     @property
     def test(self) -> Any:

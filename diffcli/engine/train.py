@@ -117,9 +117,9 @@ def cost(job: Job, seconds: float, speed: float) -> dict[str, float]:
 
 
 def bench(job: Job, where: str, step: int) -> Bench:
-    """The averaged weights on the bench, with the data that are open already."""
+    """The averaged weights on the bench, with the held-out data that are open already."""
     options = (job.recipe.spec.eval or EvalOptions)()
-    return Bench(job.model(where, step), job.recipe, options, train=job.data, test=job.held_out)
+    return Bench(job.model(where, step), job.recipe, options, test=job.held_out)
 
 
 def finish(job: Job, run: RunDir, steps: int, seconds: float, say: Say) -> None:
