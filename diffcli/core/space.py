@@ -29,13 +29,14 @@ class Space(ABC):
     """Where x_0 lives.
 
     shape: of one x without the batch; classes: of the labels, 0 is none; bound: max |x_0|, None if there is none;
-    blank: what a missing entry of x holds.
+    blank: what a missing entry of x holds; rows: how many of x are evaluated at a time, which changes no result.
     """
 
     shape: tuple[int, ...]
     classes: int
     bound: float | None
     blank: int = 0
+    rows: int = 250
 
     @property
     def layout(self) -> tuple[int, ...]:
@@ -94,6 +95,8 @@ class Masked(Space):
     def __init__(self, shape: tuple[int, ...], classes: int, vocab: int):
         self.shape, self.classes, self.bound = shape, classes, None
         self.vocab = self.blank = vocab
+        length = prod(shape)  # a row costs its log-probabilities and, in a transformer, every pair of tokens
+        self.rows = max(1, min(Space.rows, 2**26 // (length * vocab), 2**28 // length**2))
 
 
 PURPLE = (0.333, -0.6, -0.067)  # of [MASK] in pictures: the one colour that grey pictures do not have

@@ -13,8 +13,9 @@ from rich.console import Console
 from torch import Tensor
 
 from diffcli.core.random import Rows, shuffled
+from diffcli.core.space import Space
 from diffcli.engine.load import Model, read, split
-from diffcli.engine.measures import BATCH, MEASURES, REFUSALS, Record
+from diffcli.engine.measures import MEASURES, REFUSALS, Record
 from diffcli.engine.precision import autocast
 from diffcli.engine.rundir import find
 from diffcli.engine.sample import Samples, sample, wishes
@@ -29,7 +30,7 @@ def held_out_loss(model: Model, data: Any, images: int = 10000, seed: int = 0) -
     """The loss on held-out images, each at its own fixed noise and stratified time: curves of different runs compare."""
     n, total = min(images, len(data)), 0.0
     method = model.method.eval()
-    for items in torch.arange(n, device=model.device).split(BATCH):
+    for items in torch.arange(n, device=model.device).split(model.space.rows):
         with autocast(model.recipe.train.precision, model.device):
             losses = method.loss(data.batch(items, items, model.space), Rows(seed, items, n))
         total += float(losses["loss"]) * len(items)
@@ -75,7 +76,7 @@ class Bench:
     def real(self, data: Any, most: int) -> tuple[Tensor, Tensor | None]:
         """(n, C, H, W) and labels of at most `most` images, chosen and ordered once and for all."""
         items = shuffled(0, torch.arange(min(most, len(data))), len(data))
-        parts = [data.batch(i, i, Plain) for i in items.split(BATCH)]
+        parts = [data.batch(i, i, Plain) for i in items.split(Space.rows)]
         labels = None if parts[0].label is None else torch.cat([p.label for p in parts]).cpu()
         return torch.cat([p.x for p in parts]).float().cpu(), labels
 

@@ -18,7 +18,6 @@ from diffcli.metrics.neighbors import vote
 if TYPE_CHECKING:
     from diffcli.engine.evaluate import Bench
 
-BATCH = 250
 JUDGED = 10000  # most held-out images that tell how good a judge is
 NLL_IMAGES = 256  # most images that nll integrates: 200 evaluations and 100 gradients each
 Record = dict[str, Any]
@@ -71,7 +70,7 @@ def nll(bench: Bench) -> Iterator[Record]:
     """Bits per dimension of held-out images by the probability-flow ODE, with the standard error over images."""
     n = min(bench.options.images, len(bench.test), NLL_IMAGES)
     bits = []
-    for items in torch.arange(n, device=bench.model.device).split(BATCH):
+    for items in torch.arange(n, device=bench.model.device).split(bench.model.space.rows):
         rng, batch = Rows(bench.options.seed, items, n), bench.test.batch(items, items, bench.model.space)
         method = bench.model.method
         bits.append(bits_per_dim(method.denoiser, batch.x, method.cond(batch, rng), rng).cpu())

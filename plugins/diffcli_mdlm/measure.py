@@ -17,7 +17,6 @@ from diffcli.engine.walk import walk
 from diffcli.errors import UsageError
 from diffcli_vision.wrappers import Corrupted
 
-BATCH = 250
 Record = dict[str, Any]
 
 
@@ -38,7 +37,7 @@ def bounds(bench: Any, images: int, draws: int) -> tuple[Tensor, Tensor]:
     n = min(images, len(bench.test))
     nats, rates = torch.zeros(n, draws, dtype=torch.float64), torch.zeros(n, draws, dtype=torch.float64)
     for draw in range(draws):
-        for items in torch.arange(n, device=model.device).split(BATCH):
+        for items in torch.arange(n, device=model.device).split(model.space.rows):
             batch, rng = bench.test.batch(items, items, model.space), Rows(seed, items + draw * n, n * draws)
             u = rng.strata("time")
             with autocast(bench.options.precision, model.device):
@@ -88,9 +87,9 @@ def accuracy(bench: Any) -> Iterator[Record]:
     model, method, options = bench.model, bench.model.method, bench.options
     share, n = hidden(bench), min(options.samples, len(bench.test))
     sampler = bench.recipe.parts["sampler"]
-    way = walk(model, options, sampler, BATCH)
+    way = walk(model, options, sampler, model.space.rows)
     right: dict[str, list[Tensor]] = {"one pass": [], "sampled": []}
-    for items in torch.arange(n, device=model.device).split(BATCH):
+    for items in torch.arange(n, device=model.device).split(model.space.rows):
         batch, truth = given(bench, items, share)
         rng = Rows(options.seed, items, n)
         with autocast(options.precision, model.device):
@@ -124,7 +123,7 @@ def consistency(bench: Any) -> Iterator[Record]:
             "measure a model of --missing above 0"
         )
     errors = []
-    for items in torch.arange(n, device=model.device).split(BATCH):
+    for items in torch.arange(n, device=model.device).split(model.space.rows):
         batch, _ = given(bench, items, share)
         rng = Rows(options.seed, items, n)
         with autocast(options.precision, model.device):

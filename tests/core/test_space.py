@@ -124,3 +124,12 @@ def test_facts_say_where_a_method_lives():
     assert isinstance(tokens, Tokens) and (tokens.shape, tokens.image, tokens.vocab) == ((24,), (1, 4, 6), 2)
     assert isinstance(pixels, Pixels) and pixels.shape == pixels.layout == (1, 4, 6) and tokens.classes == 3
     assert isinstance(text, Text) and (text.shape, text.vocab, text.alphabet) == ((32,), 3, "xyz")
+
+
+def test_large_rows_are_evaluated_a_few_at_a_time():
+    """At most 2^26 log-probabilities and 2^28 pairs of tokens, as many rows as that allows, and never none."""
+    for length, vocab in ((64, 2), (784, 2), (256, 65), (1024, 4096), (16384, 65)):
+        rows = Text(length, 0, "".join(map(chr, range(32, 32 + vocab)))).rows
+        assert rows == 250 or (rows + 1) * length * vocab > 2**26 or (rows + 1) * length**2 > 2**28
+        assert rows == 1 or (rows * length * vocab <= 2**26 and rows * length**2 <= 2**28)
+    assert Tokens((1, 28, 28), 10).rows == 250
