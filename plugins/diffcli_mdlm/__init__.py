@@ -11,7 +11,11 @@ from diffcli.plugin import Spec, Use, hookimpl, opt
 from diffcli.sections import EvalOptions, SampleOptions
 from diffcli_vision import UNetOptions
 
-FRACTION = "missing is a fraction: for 90 % write 0.9"
+
+def fraction(missing: float | None) -> None:
+    """Refuse percent, and all of it."""
+    if missing is not None and missing >= 1:
+        raise UsageError(f"--missing is {missing:g}, but missing is a fraction: for 90 % write 0.9")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +42,7 @@ class MDLMOptions:
     )
 
     def __post_init__(self) -> None:
-        if self.missing is not None and self.missing >= 1:
-            raise UsageError(f"--missing is {self.missing:g}, but {FRACTION}")
+        fraction(self.missing)
         if self.missing == 0 and self.consistency_weight:
             raise UsageError(
                 "--consistency-weight needs missing pixels, but --missing is 0; leave --missing out for 0.5"
@@ -67,8 +70,7 @@ class MDLMOptions:
 
 def hides(missing: float | None) -> None:
     """Refuse a share of pixels that cannot be hidden, or hides none."""
-    if missing is not None and missing >= 1:
-        raise UsageError(f"--missing is {missing:g}, but {FRACTION}")
+    fraction(missing)
     if missing == 0:
         raise UsageError("--missing 0 hides nothing; leave it out, or give a share such as 0.5")
 
