@@ -7,18 +7,21 @@ import re
 import stat
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from diffcli.errors import UsageError, show
-from diffcli.options import nearest, structure, table
+from diffcli.options import nearest, options, structure, table
 from diffcli.parts import LENGTHS, Part, Tables, below, choose, named_part, training, unnamed
 from diffcli.plugin import KINDS, Kind, Spec
 from diffcli.registry import registry
-from diffcli.sections import Claim, SampleOptions, TrainOptions
+from diffcli.sections import Claim, EvalOptions, SampleOptions, TrainOptions
 
-SECTIONS = ("method", "model", "schedule", "dataset", "sampler", "train", "sample", "claim")
+SECTIONS = ("method", "model", "schedule", "dataset", "sampler", "train", "sample", "eval", "claim")
+# How a picture is laid out, and how many there are: a measure has its own.
+PICTURE = {"samples", "per_class", "label", "columns", "format", "trajectory"}
 LARGEST = 64 * 1024
 MOST_DOTS = 16  # tomllib takes time quadratic in the dots of a key
 PIECE = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
@@ -27,11 +30,12 @@ DEEP_KEY = re.compile(rf"(?<![\w-]){PIECE}(?:[ \t]*+\.[ \t]*+{PIECE}){{{MOST_DOT
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides a run. parts: the method and what it uses."""
+    """All that decides a run. parts: the method and what it uses; eval: what [eval] says, over [sample] and the defaults."""
 
     parts: Mapping[Kind, Part]
     train: TrainOptions
     sample: SampleOptions
+    eval: Mapping[str, Any] = field(default_factory=dict)
     claim: Claim | None = None
 
     @property
@@ -47,9 +51,20 @@ class Recipe:
         """As plain values; `resolve` makes the same recipe of them again."""
         made = {str(kind): {"name": part.name, **table(part.config)} for kind, part in self.parts.items()}
         made |= {"train": table(self.train), "sample": table(self.sample)}
+        if self.eval:
+            made["eval"] = dict(self.eval)
         if self.claim is not None:
             made["claim"] = table(self.claim)
         return {section: made[section] for section in SECTIONS if section in made}
+
+    def evaluation(self, given: Mapping[str, Any]) -> EvalOptions:
+        """How a run of this recipe is measured: as given, then as [eval] says, and drawn as [sample] says where they do not."""
+        config = self.spec.eval or EvalOptions
+        known = options(config).keys() - PICTURE
+        drawn = {key: value for key, value in table(self.sample).items() if key in known}
+        asked = {key: value for key, value in self.eval.items() if key != "per_class" or "samples" not in given}
+        made: EvalOptions = structure(config, {**drawn, **asked, **given}, "[eval]")
+        return made
 
     def replace_part(self, kind: Kind, config: Any) -> Recipe:
         """The same recipe with other options of one part."""
@@ -75,10 +90,13 @@ def resolve(tables: Tables) -> Recipe:
     uses, defaults = below(spec, tables)
     for kind, use in uses.items():
         parts[kind] = choose(spec, kind, use, tables.get(kind, {}))
+    asked = tables.get("eval", {})
+    checked = table(structure(spec.eval or EvalOptions, asked, "[eval]"))
     return Recipe(
         parts=parts,
         train=structure(TrainOptions, training(defaults, tables.get("train", {})), "[train]"),
         sample=structure(spec.sample or SampleOptions, tables.get("sample", {}), "[sample]"),
+        eval={key: checked[key] for key in asked if key in checked},
         claim=structure(Claim, tables["claim"], "[claim]") if "claim" in tables else None,
     )
 
@@ -90,8 +108,8 @@ def overlay(tables: Tables, over: Tables) -> dict[str, dict[str, Any]]:
     """
     made = {section: dict(values) for section, values in tables.items()}
     if renamed(tables, over, "sampler"):
-        for key in ("steps", "spacing"):
-            made.get("sample", {}).pop(key, None)
+        for section, key in product(("sample", "eval"), ("steps", "spacing")):
+            made.get(section, {}).pop(key, None)
     for section, values in over.items():
         below = {} if renamed(tables, over, section) else made.get(section, {})
         if section == "train" and any(name in values for name in LENGTHS):

@@ -99,11 +99,12 @@ class EvalOptions(SampleOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """[claim]: what a recipe reaches, by which measure, and on what machine."""
+    """[claim]: what a recipe reaches, by which measure, and on what machine. `diffcli repro` holds it to that."""
 
-    metric: str = opt("", "The measure, with its extractor: agreement[3nn], fd[pixels].")
-    value: float = opt(0.0, "What was measured.")
-    tolerance: float = opt(0.0, "How far a run with another seed may be off.", min=0)
+    metric: str = opt("", "The measure, as its record is named: agreement[3nn], fd[lenet]. [eval] says how it is taken.")
+    value: float = opt(0.0, "What was measured: the mean over the training seeds.")
+    tolerance: float = opt(0.0, "How far a run with another training seed may be off.", min=0)
+    seeds: tuple[float, ...] | None = opt(None, "What training seeds 0, 1, ... gave.")
     protocol: str = opt("", "Data set, split, n, sampler, NFE and seed of the number.")
     command: str = opt("", "The command that gives it.")
     hardware: str = opt("", "The machine, and how long it took.")

@@ -8,14 +8,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from diffcli import options
 from diffcli import recipe as recipes
 from diffcli.cli import output
 from diffcli.cli.flags import Given, Section, command, extra
 from diffcli.cli.group import Lazy, group
 from diffcli.cli.method import belongs, below, chooser, chosen, known_run, method_of, panel, tables_of, values
 from diffcli.parts import Tables
-from diffcli.plugin import Kind, Spec
+from diffcli.plugin import Kind
 from diffcli.sections import EvalOptions, SampleOptions, TrainOptions
 
 CHOOSERS: tuple[Kind, ...] = ("sampler",)
@@ -24,8 +23,6 @@ COLUMNS = {
     "metric": "metric", "value": "value", "standard_error": "error", "floor": "floor", "real": "real",
     "n": "n", "images": "images", "nfe": "nfe", "unit": "unit",
 }  # fmt: skip
-# How a picture is laid out, and how many: a measure has its own.
-PICTURE = {"samples", "per_class", "label", "columns", "format", "trajectory"}
 PLOT = (
     "The method's own pictures, drawn into plots/ of the run; nothing is measured unless --metric asks. There are: {}."
 )
@@ -49,7 +46,7 @@ class Eval(Lazy):
 
         sections = [panel(kind, base) for kind in PANELS if kind in spec.uses]
         config = spec.eval or EvalOptions
-        sections.append(Section("eval", config, "Evaluation", values(measured(spec, base, {}))))
+        sections.append(Section("eval", config, "Evaluation", values(base.evaluation({}))))
         more = typer.Argument(metavar="[RUN]...", help="More runs to compare with.", show_default=False)
         extras = [
             inspect.Parameter(
@@ -64,15 +61,6 @@ class Eval(Lazy):
         )
 
 
-def measured(spec: Spec, recipe: recipes.Recipe, given: dict[str, Any]) -> EvalOptions:
-    """The options of an evaluation: what is given, and the recipe's way of drawing where nothing is."""
-    config = spec.eval or EvalOptions
-    drawn = {key: value for key, value in options.table(recipe.sample).items() if key not in PICTURE}
-    shared = {key: value for key, value in drawn.items() if key in options.options(config)}
-    made: EvalOptions = options.structure(config, {**shared, **given}, "[eval]")
-    return made
-
-
 def evaluate(texts: list[str], given: Tables, plots: list[str], json: bool) -> None:
     """Call the engine for each run, after all have been found. plots: names; with any, measures are taken only by name."""
     from diffcli.engine.rundir import find
@@ -80,7 +68,7 @@ def evaluate(texts: list[str], given: Tables, plots: list[str], json: bool) -> N
     runs = [find(text) for text in texts]
     over = {section: table for section, table in given.items() if section != "eval"}
     made = [recipes.resolve(recipes.overlay(tables_of(run, text), over)) for run, text in zip(runs, texts, strict=True)]
-    asked = [measured(recipe.spec, recipe, dict(given.get("eval", {}))) for recipe in made]
+    asked = [recipe.evaluation(given.get("eval", {})) for recipe in made]
     console, records, drawn = output.progress(), [], []
     if plots:
         from diffcli.engine.plots import known, plot

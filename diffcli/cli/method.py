@@ -155,7 +155,7 @@ def header(recipe: Recipe, where: Origins) -> list[str]:
     for origin in ("flag", "recipe", "method"):
         settings = [
             f"{key}={show(value, 80)}" for section, table in tables.items() for key, value in table.items()
-            if key != "name" and section != "claim" and where[section, key] == origin
+            if key != "name" and section not in ("eval", "claim") and where[section, key] == origin
         ]  # fmt: skip
         if settings:
             lines.append(f"{origin:8} {' '.join(settings)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from diffcli.engine.job import Job, with_train
 from diffcli.engine.progress import Say
 from diffcli.engine.rundir import RunDir, find
 from diffcli.errors import RunError, show
+from diffcli.parts import Tables
 from diffcli.recipe import Recipe
 
 CALIBRATION = 256  # images that a method's own statistics are taken on
 HARMLESS = {"keep", "keep_every", "sample_every", "save_every", "eval_every", "device"}  # change no result
 MOVED = {"path", "data_dir"}  # of a data set that lies elsewhere now; what it holds is compared
-LATER = {"sample", "sampler", "claim"}  # sections that training does not read
+LATER = {"sample", "sampler", "eval", "claim"}  # sections that training does not read
 
 Pending = list[dict[str, float]]  # what was logged of the steps since the last line of the metrics
 
@@ -32,16 +34,21 @@ def resumed(recipe: Recipe, run: Path) -> Recipe:
         raise RunError(f"{show(run)} has no recipe.toml and cannot be resumed")
     own = recipes.resolve(tables)
     mine, theirs = recipe.tables(), own.tables()
-    for section in (mine.keys() | theirs.keys()) - LATER:
-        a, b = mine.get(section, {}), theirs.get(section, {})
-        for name in sorted(a.keys() | b.keys()):
-            if name in a and a[name] != b.get(name) and name not in HARMLESS | MOVED:
-                raise RunError(
-                    f"{show(run)} was trained with [{section}] {name} = {b.get(name)}, not {a[name]}; "
-                    "resume it as it was, or start a new run from its weights with --init"
-                )
+    for section, name in unlike(mine, theirs, HARMLESS | MOVED):
+        if name in mine.get(section, {}):
+            raise RunError(
+                f"{show(run)} was trained with [{section}] {name} = {theirs.get(section, {}).get(name)}, not "
+                f"{mine[section][name]}; resume it as it was, or start a new run from its weights with --init"
+            )
     own = with_train(own, **{name: getattr(recipe.train, name) for name in HARMLESS})
     return own.replace_part("dataset", recipe.parts["dataset"].config)
+
+
+def unlike(mine: Tables, theirs: Tables, free: Collection[str]) -> Iterator[tuple[str, str]]:
+    """(section, key) of all that two recipes train differently; free: keys that may differ."""
+    for section in sorted((mine.keys() | theirs.keys()) - LATER):
+        a, b = mine.get(section, {}), theirs.get(section, {})
+        yield from ((section, name) for name in sorted((a.keys() | b.keys()) - free) if a.get(name) != b.get(name))
 
 
 def save(job: Job, run: RunDir, step: int, seconds: float, pending: Pending) -> None:

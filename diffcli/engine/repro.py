@@ -1,0 +1,129 @@
+"""A claim held to: a run of its recipe is measured as [eval] says, and stands beside what [claim] says."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from diffcli.engine.assemble import fitted
+from diffcli.engine.evaluate import evaluate
+from diffcli.engine.files import dump_json, durable
+from diffcli.engine.load import load
+from diffcli.engine.resume import HARMLESS, MOVED, unlike
+from diffcli.engine.rundir import Found, find
+from diffcli.engine.train import train
+from diffcli.errors import RunError, UsageError, show
+from diffcli.recipe import Recipe
+from diffcli.sections import Claim
+
+FREE = HARMLESS | MOVED | {"seed", "log_every"}  # in these a run may differ from the recipe that makes the claim
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was claimed, what was measured, and what that took. trained, measuring: seconds."""
+
+    run: Path
+    claim: Claim
+    record: dict[str, Any]
+    seed: int
+    trained: float
+    measuring: float
+
+    @property
+    def off(self) -> float:
+        """Measured less claimed."""
+        return float(self.record["value"]) - self.claim.value
+
+    @property
+    def holds(self) -> bool:
+        """Within the tolerance, both ends included; what rounding of the claim's decimals adds is forgiven."""
+        return abs(self.off) <= self.claim.tolerance + 1e-9
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "run": str(self.run),
+            "metric": self.claim.metric,
+            "claimed": self.claim.value,
+            "tolerance": self.claim.tolerance,
+            "measured": self.record["value"],
+            "holds": self.holds,
+            "training_seed": self.seed,
+            "trained_s": self.trained,
+            "measuring_s": self.measuring,
+            "record": self.record,
+        }
+
+
+def repro(
+    recipe: Recipe,
+    run: str | None = None,
+    *,
+    output: Path | None = None,
+    device: str = "auto",
+    console: Console | None = None,
+) -> Verdict:
+    """Train the recipe, or take a run of it, and measure what it claims; the verdict is kept as repro.json in the run.
+
+    Raises UsageError where the recipe claims nothing, RunError where the run is none of this recipe or is not finished.
+    """
+    claim = claimed(recipe)
+    if run is None:
+        run = str(train(recipe, output, console=console))
+    found = find(run)
+    trained = same(recipe, found)
+    begin = time.perf_counter()
+    name = recipe.eval.get("metric", claim.metric.partition("[")[0])
+    records = evaluate(found.path, recipe, recipe.evaluation({"metric": name, "device": device}), console)
+    matching = [record for record in records if record["metric"] == claim.metric]
+    if not matching:
+        raise UsageError(
+            f"the recipe claims {show(claim.metric, 80)}, but --metric {show(name, 80)} measures "
+            f"{', '.join(record['metric'] for record in records) or 'nothing here'}; mend [claim] metric or [eval] metric"
+        )
+    seed = int((found.tables or {}).get("train", {}).get("seed", 0))
+    verdict = Verdict(found.path, claim, matching[0], seed, trained, time.perf_counter() - begin)
+    durable(found.run / "repro.json", dump_json(verdict.plain()))
+    return verdict
+
+
+def claimed(recipe: Recipe) -> Claim:
+    """The claim of a recipe. Raises UsageError where there is none."""
+    if recipe.claim is None:
+        raise UsageError(
+            f"this recipe of {recipe.method.name} claims no number; see diffcli recipes list for those that do"
+        )
+    return recipe.claim
+
+
+def same(recipe: Recipe, found: Found) -> float:
+    """Seconds that a run of the recipe took to train. Raises RunError where it is none, or is not finished."""
+    if found.kind != "run" or found.tables is None:
+        raise RunError(f"{show(found.path)} is no run folder; a claim is held against a whole run")
+    try:
+        summary = json.loads((found.run / "summary.json").read_text(encoding="utf-8"))
+        steps, seconds = int(summary["steps"]), float(summary["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise RunError(
+            f"{show(found.path)} has no summary, so it has not finished; go on with diffcli train --resume {show(found.path)}"
+        ) from None
+    if found.step != steps:
+        raise RunError(
+            f"{show(found.path)} is at step {found.step} of {steps}; go on with diffcli train --resume {show(found.path)}"
+        )
+    if "model" in recipe.parts:
+        model = load(found.path)
+        recipe = recipe.replace_part("model", fitted(recipe.parts["model"], model.space).config)
+    mine, theirs = recipe.tables(), found.tables
+    for section, name in unlike(mine, theirs, FREE):
+        raise RunError(
+            f"{show(found.path)} is no run of this recipe: [{section}] {name} was {show(theirs.get(section, {}).get(name), 80)}, "
+            f"and the recipe says {show(mine.get(section, {}).get(name), 80)}"
+        )
+    return seconds
