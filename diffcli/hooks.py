@@ -10,7 +10,7 @@ import pluggy
 
 from diffcli.errors import PluginError, UsageError, show
 from diffcli.options import nearest, options, structure
-from diffcli.plugin import API_VERSION, KINDS, Family, Hooks, Kind, Spec, Use
+from diffcli.plugin import API_VERSION, KINDS, PARTS, Family, Hooks, Kind, Spec, Use
 from diffcli.sections import EvalOptions, SampleOptions, TrainOptions
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
@@ -90,7 +90,7 @@ def check(spec: Any, kind: Kind, hook: str) -> None:
     need(isinstance(spec.uses, Mapping) and isinstance(spec.train, Mapping), "uses and train must be mappings")
     need(isinstance(spec.metrics, Mapping) and isinstance(spec.plots, Mapping), "metrics and plots must be mappings")
     for used, use in spec.uses.items():
-        need(used in KINDS and used != "method", f"uses has {show(repr(used), 80)}, which is no kind of part")
+        need(used in PARTS, f"uses has {show(repr(used), 80)}, which is no kind of part")
         need(isinstance(use, Use) and isinstance(use.options, Mapping), f"uses must map {used} to a Use")
     for name, target in [*spec.metrics.items(), *spec.plots.items()]:
         need(isinstance(target, str) and bool(TARGET.fullmatch(target)), f"{show(name, 80)} must be an import string")
@@ -107,6 +107,7 @@ def check(spec: Any, kind: Kind, hook: str) -> None:
         structure(TrainOptions, spec.train, "train")
     except UsageError as error:
         need(False, str(error).removeprefix("recipe key "))
+    need(kind != "extractor" or not options(spec.config), "an extractor takes no options; its name says all")
     shared = {**options(SampleOptions), **options(EvalOptions)} if kind == "sampler" else options(TrainOptions)
     for option in options(spec.config).values():
         need(option.name not in TAKEN | shared.keys(), f"{option.flag} is already a flag of diffcli; rename the field")

@@ -11,9 +11,10 @@ import pluggy
 
 from diffcli.errors import PluginError, show
 
-Kind = Literal["method", "model", "schedule", "sampler", "dataset"]
+Kind = Literal["method", "model", "schedule", "sampler", "dataset", "extractor"]
 Family = Literal["gaussian", "masked"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+PARTS: tuple[Kind, ...] = KINDS[1:5]  # what a method is put together from; extractors only look at what it made
 API_VERSION = 1  # a plugin may state the version it was written for as DIFFCLI_API = 1
 
 hookspec = pluggy.HookspecMarker("diffcli")
@@ -60,6 +61,7 @@ class Spec:
     target, called by the engine: dataset(config, split), sampler(config), schedule(config, space),
     model(config, space, *, inputs, outputs, classes=0), method(config, space, *, model, process) with `model` a factory
     model(inputs=..., outputs=...); a network of tokens reads both off the space: model(config, space, *, classes=0).
+    extractor(config, facts) with facts: engine.assemble.Facts of the data; it gives a metrics.features.Extractor.
     config: a frozen dataclass of opt() fields; if it has `fit(shape) -> config`, the engine calls it with the layout of
     the space, (C, H, W) or (L,), and the recipe of the run records the result.
     family: the processes it belongs to; None fits any, or takes no sampler.
@@ -130,3 +132,7 @@ class Hooks:
     @hookspec
     def diffcli_datasets(self) -> Iterable[Spec]:  # type: ignore[empty-body]
         """Data sets."""
+
+    @hookspec
+    def diffcli_extractors(self) -> Iterable[Spec]:  # type: ignore[empty-body]
+        """Feature extractors, in whose features distances between sets of images are measured."""
