@@ -8,7 +8,7 @@ from diffcli.samplers import diffcli_samplers
 from diffcli.samplers.grid import grid
 from diffcli.schedules import diffcli_schedules
 
-SAMPLERS = {spec.name: spec.load()(spec.config()) for spec in diffcli_samplers()}
+SAMPLERS = {s.name: s.load()(s.config()) for s in diffcli_samplers() if s.family == "gaussian"}
 PROCESSES = {s.name: s.load()(s.config(), None) for s in diffcli_schedules() if s.name in ("rectified", "cosine")}
 
 

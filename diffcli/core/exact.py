@@ -23,26 +23,41 @@ class Mixture:
     def __init__(self, process: GaussianProcess, weights: Tensor, means: Tensor, stds: Tensor):
         self.process, self.shape = process, means.shape[1:]
         self.weights, self.means, self.stds = weights.double(), means.double().flatten(1), stds.double()
+        self.norms = (self.means**2).sum(-1)
 
-    def components(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """(joint log densities (B, K), x_t - alpha mean (B, K, D), variance (B, K), alpha (B, 1), sigma (B, 1)), B = 1 for one t."""
+    @classmethod
+    def random(cls, process: GaussianProcess, size: int, modes: int, generator: torch.Generator) -> Mixture:
+        """A law of `modes` blobs in `size` dimensions that no one has tuned a sampler to.
+
+        Means uniform in [-1, 1]^size, standard deviations log-uniform between 0.05 and 0.3, weights 0.2 to 1.2, normalized.
+        """
+        means = 2 * torch.rand(modes, size, dtype=torch.float64, generator=generator) - 1
+        stds = 0.05 * 6 ** torch.rand(modes, dtype=torch.float64, generator=generator)
+        weights = torch.rand(modes, dtype=torch.float64, generator=generator) + 0.2
+        return cls(process, weights / weights.sum(), means, stds)
+
+    def seen(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """(joint log densities (B, K), x_t (B, D), variance (B, K), alpha (B, 1), sigma (B, 1)), B = 1 for one t.
+
+        ||x_t - alpha mean||^2 is multiplied out: no (B, K, D) is ever made.
+        """
         alpha, sigma = (c.reshape(-1, 1) for c in (self.process.alpha(t.double()), self.process.sigma(t.double())))
-        offset = x_t.double().flatten(1)[:, None] - alpha[..., None] * self.means
-        variance = (alpha * self.stds) ** 2 + sigma**2
-        size = self.means.shape[1]
-        log_prob = -(offset**2).sum(-1) / (2 * variance) - size / 2 * torch.log(2 * math.pi * variance)
-        return self.weights.log() + log_prob, offset, variance, alpha, sigma
+        x, variance = x_t.double().flatten(1), (alpha * self.stds) ** 2 + sigma**2
+        away = (x**2).sum(-1, keepdim=True) - 2 * alpha * (x @ self.means.T) + alpha**2 * self.norms
+        log_prob = -away / (2 * variance) - self.means.shape[1] / 2 * torch.log(2 * math.pi * variance)
+        return self.weights.log() + log_prob, x, variance, alpha, sigma
 
     def log_prob(self, x_t: Tensor, t: Tensor) -> Tensor:
         """(B,) log density of x_t."""
-        return self.components(x_t, t)[0].logsumexp(-1)
+        return self.seen(x_t, t)[0].logsumexp(-1)
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Cond) -> Prediction:
         """E[x_0 | x_t] and E[eps | x_t]: each component's Gaussian posterior, weighted by how well it explains x_t."""
-        joint, offset, variance, alpha, sigma = self.components(x_t, t)
-        explains = joint.softmax(-1)[..., None]
-        x_0 = (explains * (self.means + (alpha * self.stds**2 / variance)[..., None] * offset)).sum(1)
-        eps = (explains * (sigma / variance)[..., None] * offset).sum(1)
+        joint, x, variance, alpha, sigma = self.seen(x_t, t)
+        explains = joint.softmax(-1)  # (B, K)
+        pull, share = explains * alpha * self.stds**2 / variance, explains / variance
+        x_0 = (explains - alpha * pull) @ self.means + pull.sum(-1, keepdim=True) * x
+        eps = sigma * (share.sum(-1, keepdim=True) * x - alpha * (share @ self.means))
         return Prediction(x_0.reshape(x_t.shape).to(x_t.dtype), eps.reshape(x_t.shape).to(x_t.dtype))
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:

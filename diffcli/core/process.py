@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -10,6 +11,14 @@ from torch import Tensor
 
 from diffcli.core.random import Rng
 from diffcli.plugin import Family
+
+
+def slope(curve: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    """The derivative of an entry-wise function at t; backwards, for torch's first forward one compiles, under a warning."""
+    with torch.inference_mode(False), torch.enable_grad():
+        t = t.detach().clone().requires_grad_()
+        value = curve(t) + 0 * t  # a constant has a slope as well
+        return torch.autograd.grad(value.sum(), t)[0]
 
 
 def expand(v: Tensor, like: Tensor) -> Tensor:
@@ -64,9 +73,8 @@ class GaussianProcess(Process):
         return expand(self.alpha(t), x_0) * x_0 + expand(self.sigma(t), x_0) * eps
 
     def derivative(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(alpha', sigma') by forward differentiation."""
-        one = torch.ones_like(t)
-        return torch.func.jvp(self.alpha, (t,), (one,))[1], torch.func.jvp(self.sigma, (t,), (one,))[1]
+        """(alpha', sigma') by differentiation."""
+        return slope(self.alpha, t), slope(self.sigma, t)
 
     def scale(self, t: Tensor) -> Tensor:
         """What x is divided by so that the path is straight: alpha + sigma, or alpha."""
@@ -155,11 +163,8 @@ class MaskedProcess(Process):
         return high
 
     def slope(self, t: Tensor) -> Tensor:
-        """-alpha'(t), by differentiation; backwards, for the first forward one compiles for 0.3 s, under a warning."""
-        with torch.inference_mode(False), torch.enable_grad():
-            t = t.detach().clone().requires_grad_()
-            slope: Tensor = torch.autograd.grad(self.rate(t).sum(), t)[0]
-        return slope
+        """-alpha'(t), by differentiation."""
+        return slope(self.rate, t)
 
     def posterior(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """(stay, reveal): what a token masked at t is at s < t, given x_0 (Sahoo et al. 2024, Eq. 6).

@@ -5,25 +5,27 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffcli.core.denoiser import Cond, Counted, Denoiser, Prediction
+from diffcli.core.denoiser import Cond, Counted, Prediction
 from diffcli.core.exact import Mixture
 from diffcli.core.process import GaussianProcess
-from diffcli.core.random import Rows
-from diffcli.registry import registry
+from diffcli.engine.bench_errors import DRAWS, MODES, PROBLEMS, WALKS, Case, case, errors, start, walk
+from diffcli.errors import show
+from diffcli.plugin import Spec
+from diffcli.registry import OWN, registry
 from diffcli.samplers.base import Sampler
 from diffcli.samplers.grid import grid
 from diffcli.samplers.runge_kutta import RungeKutta4
-from diffcli.schedules.gaussian import VP, Rectified
+from diffcli.schedules.gaussian import Rectified
 
-BUDGETS = (5, 10, 20, 50)  # network calls
-SPACINGS = ("uniform", "karras", "logsnr")
-WALKS = 1024  # points that an error is measured on
+SCHEDULES = ("cosine", "rectified")  # the defaults of ddpm and rf, and with them those that other distributions brought
+Report = Callable[[str], None]
 
 
 def problem(process: GaussianProcess) -> Mixture:
@@ -32,58 +34,17 @@ def problem(process: GaussianProcess) -> Mixture:
     return Mixture(process, torch.tensor([0.5, 0.3, 0.2]), means, torch.tensor([0.25, 0.2, 0.3]))
 
 
-def walk(sampler: Sampler, denoiser: Denoiser, x: Tensor, times: Tensor, seed: int = 0) -> Tensor:
-    """Where the walk from x ends."""
-    index = torch.arange(len(x))
-    for _, end in sampler.trajectory(denoiser, x, times, cond={}, rng=Rows(seed, index, len(x))):
-        x = end
-    return x
-
-
-def start(process: GaussianProcess, t: float, walks: int) -> Tensor:
-    """The same noise for every sampler, of the size it has at t."""
-    noise = torch.randn(walks, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    return process.sigma(torch.tensor(t, dtype=torch.float64)) * noise
-
-
 def measured_order(sampler: Sampler) -> float:
     """Slope of log error against log N, N = 32 ... 128, on the rectified path between t = 0.98 and 0.02."""
     process, counts = Rectified(), (32, 45, 64, 90, 128)
-    denoiser, x = problem(process), start(process, 0.98, 64)
+    denoiser, x = problem(process), start(process, (64, 2), 0, 0.98)
 
     def line(steps: int) -> Tensor:
         return torch.linspace(0.98, 0.02, steps + 1, dtype=torch.float64)
 
     exact = walk(RungeKutta4(), denoiser, x, line(400))
-    errors = [float((walk(sampler, denoiser, x, line(n)) - exact).norm(dim=-1).mean()) for n in counts]
-    return -statistics.linear_regression([math.log(n) for n in counts], [math.log(e) for e in errors]).slope
-
-
-def distance(a: Tensor, b: Tensor) -> float:
-    """Sliced Wasserstein-1 distance of two sets of points in the plane, over 32 directions."""
-    angle = torch.arange(32, dtype=torch.float64) * math.pi / 32
-    ways = torch.stack([angle.cos(), angle.sin()])
-    return float(((a @ ways).sort(0).values - (b @ ways).sort(0).values).abs().mean())
-
-
-def errors(sampler: Sampler, process: GaussianProcess, x: Tensor, exact: Tensor) -> dict[str, Any]:
-    """Least error over the spacings at each budget of calls, on [1, 0], and the spacing that has it.
-
-    A solver: median distance to the end of the exact path. A random walk: distance of the laws, whose floor is what
-    two sets of as many exact samples have.
-    """
-    name, denoiser = type(process).__name__.lower(), problem(process)
-    law = denoiser.draw(len(x), torch.Generator().manual_seed(1))
-    row: dict[str, Any] = {}
-    for budget in BUDGETS:
-        steps = max((n for n in range(1, budget + 1) if sampler.nfe(n) <= budget), default=0)
-        found = []
-        for spacing in SPACINGS if steps else ():
-            end = walk(sampler, denoiser, x, grid(process, steps, spacing))
-            path = float((end - exact).norm(dim=-1).median())
-            found.append((distance(end, law) if sampler.order is None else path, spacing))
-        row[f"{name}@{budget}"], row[f"{name}@{budget} spacing"] = min(found, default=(None, None))
-    return row
+    found = [float((walk(sampler, denoiser, x, line(n)) - exact).norm(dim=-1).mean()) for n in counts]
+    return -statistics.linear_regression([math.log(n) for n in counts], [math.log(e) for e in found]).slope
 
 
 class Free:
@@ -107,45 +68,80 @@ def overhead(sampler: Sampler, steps: int = 50, rounds: int = 7) -> float:
     return statistics.median(taken)
 
 
-def samplers(
-    names: Sequence[str] | None = None, report: Callable[[str], None] | None = None, walks: int = WALKS
-) -> list[dict[str, Any]]:
-    """A row for each installed Gaussian sampler, with its default options.
+def spent(sampler: Sampler, steps: int = 20) -> float:
+    """Network calls of a walk, as a wrapper counts them."""
+    counted, x = Counted(problem(Rectified())), start(Rectified(), (8, 2), 0)
+    walk(sampler, counted, x, grid(Rectified(), steps))
+    return counted.rows / len(x)
 
-    order: declared; measured: see `measured_order`; nfe: declared calls of 20 steps; counted: as a wrapper counts them;
-    kind: "solver" or "random walk"; vp@5, rectified@50, ...: see `errors`; overhead_us: see `overhead`.
-    report is called with the name of each sampler before it is measured.
+
+def defaults() -> list[str]:
+    """The schedules that samplers are measured on when none are asked for: ours, and all that others brought."""
+    found = {name: spec for name, spec in registry().specs("schedule").items() if spec.family == "gaussian"}
+    others = [name for name in found if registry().origin("schedule", name).distribution != OWN]
+    return [*(name for name in SCHEDULES if name in found), *others]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Small tensors: one thread is fastest, and its time is the same anywhere."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def samplers(
+    names: Sequence[str] | None = None,
+    schedules: Sequence[str] | None = None,
+    report: Report = lambda what: None,
+    *,
+    problems: int = PROBLEMS,
+    walks: int = WALKS,
+    draws: int = DRAWS,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """A row for each installed Gaussian sampler with its default options, and a record for each of its errors.
+
+    Of a row: kind: "solver" or "random walk"; order: declared; measured: see `measured_order`; nfe: declared calls of 20
+    steps; counted: as a wrapper counts them; overhead_us: see `overhead`; fault: what went wrong, where anything did, which
+    ends what is measured of that sampler alone. The records: see `bench_errors.errors`.
+    report is called with the name of what is measured next.
     """
     found = {name: spec for name, spec in registry().specs("sampler").items() if spec.family == "gaussian"}
     wanted = {name: spec for name, spec in found.items() if names is None or name in names}
     if not wanted:
-        return []
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        processes = [VP(), Rectified()]
-        starts = [start(p, 1.0, walks) for p in processes]
-        ends = [
-            walk(RungeKutta4(), problem(p), x, grid(p, 300, "logsnr")) for p, x in zip(processes, starts, strict=True)
-        ]
-        rows = []
+        return [], []
+    rows: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
+    with one_thread(), torch.no_grad():
+        report("exact walks")
+        chosen = defaults() if schedules is None else schedules
+        cases = [case(name, size, problems=problems, walks=walks) for name in chosen for size in MODES]
         for name, spec in wanted.items():
-            if report:
-                report(name)
-            sampler: Sampler = spec.load()(spec.config())
-            counted = Counted(problem(processes[0]))
-            walk(sampler, counted, starts[0], grid(processes[0], 20))
-            row = {
-                "sampler": name,
-                "kind": "random walk" if sampler.order is None else "solver",
-                "order": sampler.order,
-                "measured": None if sampler.order is None else measured_order(sampler),
-                "nfe": sampler.nfe(20),
-                "counted": counted.rows / walks,
-            }
-            for process, x, exact in zip(processes, starts, ends, strict=True):
-                row |= errors(sampler, process, x, exact)
-            rows.append(row | {"overhead_us": overhead(sampler)})
-        return rows
-    finally:
-        torch.set_num_threads(threads)
+            report(name)
+            rows.append(row := {"sampler": name})
+            try:
+                measure(row, records, spec, cases, draws)
+            except Exception as error:  # third parties' code: whatever it does is its own row
+                row["fault"] = f"{type(error).__name__}: {show(error, 120)}"
+    return rows, records
+
+
+def measure(row: dict[str, Any], records: list[dict[str, Any]], spec: Spec, cases: Sequence[Case], draws: int) -> None:
+    """Fill the row of one sampler, and add its records; as far as it gets."""
+    sampler: Sampler = spec.load()(spec.config())
+    row |= {"kind": "random walk" if sampler.order is None else "solver", "order": sampler.order}
+    row |= {"nfe": sampler.nfe(20), "counted": spent(sampler)}
+    made = [record for on in cases for record in errors(spec.name, sampler, on, draws=draws)]
+    records += made
+    if bad := [r for r in made if r["error"] is None]:
+        r = bad[0]
+        where = f"{r['schedule']} in {r['dimensions']} dimensions, {r['steps']} {r['spacing']} steps"
+        row["fault"] = f"not finite: {where}" + (f", and {len(bad) - 1} more" if len(bad) > 1 else "")
+    if row["nfe"] != row["counted"]:
+        row["fault"] = f"it declares {row['nfe']} calls for 20 steps and makes {row['counted']:g}"
+    if sampler.order is not None and not bad:
+        row["measured"] = measured_order(sampler)
+    row["overhead_us"] = overhead(sampler)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,10 @@ from diffcli.core.denoiser import Cond, Counted, Denoiser
 from diffcli.core.exact import Joint
 from diffcli.core.masked import MaskedPrediction, substitute
 from diffcli.core.process import MaskedProcess
-from diffcli.core.random import Fill, Rng, Rows
+from diffcli.core.random import Rng, Rows
+from diffcli.engine.bench_errors import Whole
+from diffcli.errors import show
+from diffcli.plugin import Spec
 from diffcli.registry import registry
 from diffcli.samplers.base import Sampler
 from diffcli.samplers.grid import grid
@@ -36,20 +39,6 @@ def triple(process: MaskedProcess) -> Joint:
     """Three tokens of three values, four of the 27 sequences, none alike: no symmetry flatters a sampler."""
     states = torch.tensor([[0, 0, 1], [1, 2, 0], [2, 1, 1], [0, 1, 2]])
     return Joint(process, states, torch.tensor([0.4, 0.3, 0.2, 0.1]))
-
-
-class Whole(Rng):
-    """All rows from one generator: where only their law counts, none needs an address, and each draw is one call."""
-
-    def __init__(self, seed: int, rows: int):
-        super().__init__(seed, torch.arange(rows), rows)
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def draw(self, purpose: str, shape: tuple[int, ...], dtype: torch.dtype, fill: Fill) -> Tensor:
-        return fill((self.total, *shape), dtype=dtype, generator=self.generator)
-
-    def strata(self, purpose: str) -> Tensor:
-        raise NotImplementedError("samplers draw no strata")
 
 
 class Uniform:
@@ -114,7 +103,8 @@ def masked_samplers(
 
     784@40, ...: evaluations a sample, of so many tokens in so many steps, and as `784@40 saved` the share that is saved
     against one call a step, below 0 where it is more; pair@1, triple@64, ...: total variation to a known law, see
-    `distance`; overhead_us: see `overhead`. report is called with the name of each sampler before it is measured.
+    `distance`; overhead_us: see `overhead`; fault: what went wrong, where anything did, which ends what is measured of that
+    sampler alone. report is called with the name of each sampler before it is measured.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -125,15 +115,23 @@ def masked_samplers(
                 continue
             if report:
                 report(name)
-            sampler: Sampler = spec.load()(spec.config())
-            row: dict[str, Any] = {"sampler": name}
-            for length in LENGTHS:
-                for steps in STEPS:
-                    nfe = spent(sampler, length, steps)
-                    row |= {f"{length}@{steps}": nfe, f"{length}@{steps} saved": 1 - nfe / steps}
-            for law in laws:
-                row |= {f"{law}@{steps}": distance(sampler, laws[law], steps, draws) for steps in EXACT}
-            rows.append(row | {"overhead_us": overhead(sampler)})
+            rows.append(row := {"sampler": name})
+            try:
+                measure(row, spec, laws, draws)
+            except Exception as error:  # third parties' code: whatever it does is its own row
+                row["fault"] = f"{type(error).__name__}: {show(error, 120)}"
         return rows
     finally:
         torch.set_num_threads(threads)
+
+
+def measure(row: dict[str, Any], spec: Spec, laws: Mapping[str, Joint], draws: int) -> None:
+    """Fill the row of one sampler, as far as it gets."""
+    sampler: Sampler = spec.load()(spec.config())
+    for length in LENGTHS:
+        for steps in STEPS:
+            nfe = spent(sampler, length, steps)
+            row |= {f"{length}@{steps}": nfe, f"{length}@{steps} saved": 1 - nfe / steps}
+    for law, joint in laws.items():
+        row |= {f"{law}@{steps}": distance(sampler, joint, steps, draws) for steps in EXACT}
+    row["overhead_us"] = overhead(sampler)

@@ -26,7 +26,7 @@ def environment(device: Any = None) -> dict[str, Any]:
 
     return {
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": command(sys.argv),
+        "command": command([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "versions": versions(),
         "platform": platform.platform(),
         "cpu": cpu(),

@@ -19,8 +19,14 @@ def device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def autocast(precision: str, on: torch.device) -> AbstractContextManager[None]:
-    """Where a network computes in the precision asked for; weights, losses and coefficients stay float32."""
+def precision_of(precision: str, on: torch.device) -> torch.dtype:
+    """What a network computes in; auto is bfloat16 on CUDA and float32 elsewhere."""
     if precision == "auto":
         precision = "bf16" if on.type == "cuda" else "fp32"
-    return torch.autocast(on.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def autocast(precision: str, on: torch.device) -> AbstractContextManager[None]:
+    """Where a network computes in the precision asked for; weights, losses and coefficients stay float32."""
+    dtype = precision_of(precision, on)
+    return nullcontext() if dtype == torch.float32 else torch.autocast(on.type, dtype)

@@ -125,7 +125,7 @@ def sample(
         nfe=sum(c.rows for c in way.counted) / n,
         calls=sum(c.calls for c in way.counted),
         seconds=[s for p in parts for s in p.seconds],
-        facts=provenance(model, o, part, len(way.times) - 1),
+        facts=provenance(model, o, part, way),
         given=joined([p.given for p in parts if p.given is not None]),
     )
 
@@ -170,7 +170,7 @@ def finite(x: Tensor, way: Walk, o: SampleOptions) -> None:
         )
 
 
-def provenance(model: Model, o: SampleOptions, part: Part | None, steps: int) -> dict[str, Any]:
+def provenance(model: Model, o: SampleOptions, part: Part | None, way: Walk) -> dict[str, Any]:
     """What every number and picture made of these samples must name."""
     from diffcli.options import table
 
@@ -182,8 +182,8 @@ def provenance(model: Model, o: SampleOptions, part: Part | None, steps: int) ->
         "dataset": model.facts.name,
         "trained_on": model.facts.split,
         "sampler": None if part is None else {"name": part.name, **table(part.config)},
-        "steps": steps,
-        "spacing": o.spacing or getattr(model.method.denoiser.process, "spacing", "uniform"),
+        "steps": len(way.times) - 1,
+        "spacing": way.spacing,
         "guidance_scale": o.guidance_scale,
         "clip": model.space.bound if o.clip is None else o.clip,
         "seed": o.seed,

@@ -25,10 +25,11 @@ ONE_CALL = 16  # on a CPU a batch up to this is guided in one doubled call, a la
 
 @dataclass(frozen=True)
 class Walk:
-    """How a model is sampled: the sampler, its grid, and the wrappers of the denoiser."""
+    """How a model is sampled: the sampler, its grid and that grid's name, and the wrappers of the denoiser."""
 
     sampler: Sampler | None
     times: Tensor
+    spacing: str
     wrap: Callable[[Denoiser], Denoiser]
     counted: list[Counted]
 
@@ -52,10 +53,11 @@ def walk(model: Model, o: SampleOptions, part: Part | None, rows: int) -> Walk:
         return Final(wrapped) if o.final == "x0" else wrapped
 
     if part is None:
-        return Walk(None, torch.zeros(0, dtype=torch.float64), wrap, counted)
+        return Walk(None, torch.zeros(0, dtype=torch.float64), "", wrap, counted)
     sampler: Sampler = registry().get("sampler", part.name).load()(part.config)
-    steps = o.steps or sampler.steps(method.denoiser.process)
-    return Walk(sampler, method.times(steps, o.spacing, partial(grid, rho=o.rho)), wrap, counted)
+    process = method.denoiser.process
+    steps, spacing = o.steps or sampler.steps(process), o.spacing or sampler.spacing or process.spacing
+    return Walk(sampler, method.times(steps, spacing, partial(grid, rho=o.rho)), spacing, wrap, counted)
 
 
 def bound(model: Model, o: SampleOptions) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,11 +33,15 @@ class Churn(RungeKutta2):
     where the process ends. churn = 0 is Heun.
     """
 
-    order: ClassVar[int | None] = None
     churn: float = 40.0
     s_min: float = 0.05
     s_max: float = 50.0
     s_noise: float = 1.003
+
+    @property
+    def order(self) -> int | None:  # type: ignore[override]
+        """Heun's where no noise is put back; else a random walk."""
+        return None if self.churn else 2
 
     def plan(self, process: GaussianProcess, times: Tensor) -> Any:
         t, s = times[:-1], times[1:]

@@ -36,8 +36,12 @@ class DDIM(Sampler):
     """
 
     family: ClassVar[Family] = "gaussian"
-    order: ClassVar[int | None] = 1
     eta: float = 0.0
+
+    @property
+    def order(self) -> int | None:  # type: ignore[override]
+        """1 without noise; with it, a random walk."""
+        return None if self.eta else 1
 
     def plan(self, process: GaussianProcess, times: Tensor) -> list[DDIMPoint]:
         t, s = times[:-1], times[1:]

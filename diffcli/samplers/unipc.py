@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffcli.core.denoiser import Cond, Denoiser
-from diffcli.core.process import GaussianProcess
+from diffcli.core.process import GaussianProcess, Process
 from diffcli.core.random import Rng
 from diffcli.plugin import Family, NoOptions
 from diffcli.samplers.base import Sampler
@@ -41,6 +41,11 @@ class UniPC(Sampler):
 
     family: ClassVar[Family] = "gaussian"
     order: ClassVar[int | None] = 2
+    spacing: ClassVar[str | None] = "logsnr"
+
+    def steps(self, process: Process) -> int:
+        """20 are closer to the exact end than 50 of ddim, on every law of `diffcli bench samplers`."""
+        return min(20, process.nodes or 20)
 
     def plan(self, process: GaussianProcess, times: Tensor) -> list[UniPCPoint]:
         alpha, sigma, h = process.alpha(times), process.sigma(times), half_log_snr(process, times).diff()

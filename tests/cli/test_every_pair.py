@@ -134,20 +134,35 @@ def test_a_walk_costs_the_calls_it_says(method, trained, cli, monkeypatch):
     assert calls == [2] * 50 and (ran.json["nfe"], ran.json["calls"]) == (50, 50)
 
 
-def test_ddpm_walks_all_of_its_table_when_nothing_is_asked_for(trained, cli, monkeypatch):
+def test_ancestral_walks_all_of_the_table_when_no_steps_are_asked_for(trained, cli, monkeypatch):
     from diffcli_vision.unet import UNet
 
     calls, forward = [], UNet.forward
     monkeypatch.setattr(UNet, "forward", lambda net, x, *rest: calls.append(len(x)) or forward(net, x, *rest))
-    ran = cli("sample", trained / "runs" / "ddpm", "--samples", "2", "--output", "out", "--json")
+    ran = cli(
+        "sample", trained / "runs" / "ddpm", "--sampler", "ancestral", "--samples", "2", "--output", "out", "--json"
+    )
     assert ran.code == 0, ran.err
     assert ran.json["sampler"] == {"name": "ancestral", "variance": "small"}
     assert calls == [2] * 1000 and (ran.json["nfe"], ran.json["steps"]) == (1000, 1000)
 
 
-def test_rf_takes_fifty_steps_of_midpoint_when_nothing_is_asked_for(trained, cli):
-    ran = cli("sample", trained / "runs" / "rf", "--samples", "2", "--output", "out", "--json")
-    assert (ran.json["sampler"], ran.json["steps"], ran.json["nfe"]) == ({"name": "midpoint"}, 50, 100)
+@pytest.mark.parametrize(
+    ("method", "sampler", "steps", "spacing"),
+    [("ddpm", {"name": "dpmpp-2m-sde", "eta": 1.0}, 50, "logsnr"), ("rf", {"name": "unipc"}, 20, "logsnr")],
+)
+def test_what_is_drawn_with_when_nothing_is_asked_for(method, sampler, steps, spacing, trained, cli):
+    """The sampler is the method's default; its number of steps and its grid are the sampler's own."""
+    ran = cli("sample", trained / "runs" / method, "--samples", "2", "--output", "out", "--json")
+    assert (ran.json["sampler"], ran.json["steps"], ran.json["nfe"]) == (sampler, steps, steps)
+    assert ran.json["spacing"] == spacing
+
+
+def test_a_sampler_without_a_grid_of_its_own_takes_that_of_the_schedule(trained, cli):
+    asked = ("sample", trained / "runs" / "rf", "--samples", "2", "--sampler", "midpoint", "--output")
+    ran = cli(*asked, "out", "--json")
+    assert (ran.json["spacing"], ran.json["steps"], ran.json["nfe"]) == ("uniform", 50, 100)
+    assert cli(*asked, "other", "--spacing", "karras", "--json").json["spacing"] == "karras"
 
 
 MASKED = """

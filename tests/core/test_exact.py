@@ -49,3 +49,28 @@ def test_images_keep_their_shape_and_dtype():
     pair = d(torch.ones(3, 1, 4, 4), torch.tensor(0.05), {})
     assert pair.x_0.shape == (3, 1, 4, 4) and pair.eps.dtype == torch.float32
     assert pair.x_0.mean() > 0.9 and d.draw(2, torch.Generator()).shape == (2, 1, 4, 4)
+
+
+def test_a_random_law_is_as_it_is_said_to_be():
+    """1000 blobs: the largest and least of a thousand uniform numbers lie within 1 % of the ends."""
+    law = Mixture.random(VP(), 3, 1000, torch.Generator().manual_seed(0))
+    assert law.means.abs().max() <= 1 and law.means.max() > 0.98 and law.means.min() < -0.98
+    assert 0.05 <= law.stds.min() < 0.051 and 0.294 < law.stds.max() <= 0.3
+    assert (
+        abs(law.stds.log().mean() - (torch.tensor(0.05 * 0.3).log() / 2)) < 0.06
+    )  # log-uniform: its spread is 0.52/sqrt(1000)
+    assert abs(law.weights.sum() - 1) < 1e-12 and law.weights.max() / law.weights.min() <= 6
+
+
+def test_multiplied_out_the_distance_is_the_same():
+    """The posterior mean against the sum over components written out, where alpha is small and where it is 1."""
+    p = EDM()
+    law = Mixture.random(p, 64, 5, torch.Generator().manual_seed(0))
+    for t in (1.0, 0.1, 1e-4):
+        time = torch.tensor(t, dtype=torch.float64)
+        x = torch.randn(7, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * p.sigma(time)
+        variance = law.stds**2 + p.sigma(time) ** 2  # (K,)
+        away = x[:, None] - law.means  # (B, K, D)
+        joint = law.weights.log() - (away**2).sum(-1) / (2 * variance) - 32 * variance.log()
+        want = (joint.softmax(-1)[..., None] * (law.means + (law.stds**2 / variance)[:, None] * away)).sum(1)
+        assert torch.allclose(law(x, time, {}).x_0, want, rtol=1e-9, atol=1e-11)

@@ -62,6 +62,18 @@ def test_logsnr_levels_are_even_in_their_logarithm():
     assert torch.allclose(steps, steps[0].expand(10), rtol=1e-8)
 
 
+@pytest.mark.parametrize(
+    ("steps", "high", "low"), [(1, 1, 0.2), (5, 5, 0.04), (20, 20, 0.01), (40, 40, 0.005), (500, 80, 0.005)]
+)
+def test_few_logsnr_levels_stay_where_the_path_bends(steps, high, low):
+    """From N to 1/(5N), and never beyond what the process declares; the first is replaced by t = 1."""
+    p = Rectified()
+    ratio = p.ratio(grid(p, steps, "logsnr")[1:-1])
+    if steps > 1:
+        assert ratio[-1] == pytest.approx(low)
+        assert ratio[0] == pytest.approx(high * (low / high) ** (1 / (steps - 1)))
+
+
 def test_rho_moves_levels_toward_the_low_end():
     assert grid(EDM(), 9, "karras", rho=9.0)[4] < grid(EDM(), 9, "karras", rho=3.0)[4]
 

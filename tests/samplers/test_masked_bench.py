@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from diffcli.engine import bench_masked
+from diffcli.plugin import Spec
 from diffcli.registry import Registry, sources
 
 
@@ -40,12 +41,16 @@ def test_every_masked_sampler_is_measured(installed):
     assert rows["unmask"]["784@1000"] < rows["remdm"]["784@1000"] <= 1000
 
 
-def test_the_command_prints_a_table_of_each_family(cli):
-    ran = cli("bench", "samplers", "--samplers", "unmask,ddim", "--json")
-    assert ran.code == 0, ran.err
-    gaussian, masked = ran.json["samplers"], ran.json["masked"]
-    assert [row["sampler"] for row in gaussian] == ["ddim"] and [row["sampler"] for row in masked] == ["unmask"]
-    heads = [line.split() for line in ran.out.splitlines() if line.startswith("sampler ")]
-    assert [head[1] for head in heads] == ["kind", "784@40"]
-    saved = f"{100 * masked[0]['784@1000 saved']:.0f}"
-    assert f"(-{saved}%)" in ran.out and "saved" not in " ".join(heads[1])
+class Raising:
+    order = None
+
+    def trajectory(self, denoiser, x, times, *, cond, rng):
+        raise ValueError("no idea what to do")
+
+
+def test_a_broken_sampler_is_a_row_that_says_so(installed, monkeypatch):
+    real = Spec.load
+    monkeypatch.setattr(Spec, "load", lambda self: (lambda _: Raising()) if self.name == "remdm" else real(self))
+    broken, whole = bench_masked.masked_samplers(["remdm", "unmask"], draws=100)
+    assert broken == {"sampler": "remdm", "fault": "ValueError: no idea what to do"}
+    assert "fault" not in whole and whole["overhead_us"] > 0
