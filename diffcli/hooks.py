@@ -9,6 +9,7 @@ from typing import Any, get_args
 import pluggy
 
 from diffcli.errors import PluginError, UsageError, show
+from diffcli.metrics import MEASURES, PLOTS
 from diffcli.options import nearest, options, structure
 from diffcli.plugin import API_VERSION, KINDS, PARTS, Family, Hooks, Kind, Spec, Use
 from diffcli.sections import EvalOptions, SampleOptions, TrainOptions
@@ -57,6 +58,10 @@ def collect(plugin: Any) -> list[tuple[Kind, Spec]]:
         if name.startswith("diffcli_") and callable(getattr(plugin, name)) and not implemented.get(name):
             raise PluginError(f"{name} is not marked with @hookimpl")
     if not any(implemented.values()):
+        if hasattr(plugin, "__path__") and getattr(plugin, "__file__", None) is None:
+            raise PluginError(
+                "its folder has no __init__.py; start in the folder that holds the package, or install it"
+            )
         raise PluginError(f"it implements no hook; there are: {', '.join(hooks)}")
     found: list[tuple[Kind, Spec]] = []
     for hook, impls in implemented.items():
@@ -94,6 +99,9 @@ def check(spec: Any, kind: Kind, hook: str) -> None:
         need(isinstance(use, Use) and isinstance(use.options, Mapping), f"uses must map {used} to a Use")
     for name, target in [*spec.metrics.items(), *spec.plots.items()]:
         need(isinstance(target, str) and bool(TARGET.fullmatch(target)), f"{show(name, 80)} must be an import string")
+    for names, own, what in ((MEASURES, spec.metrics, "measure"), (PLOTS, spec.plots, "plot")):
+        for name in own:
+            need(name not in names, f"{show(name, 80)} is already a {what} of any method; rename it")
     for name in spec.plots:
         need(isinstance(name, str) and bool(NAME.fullmatch(name)), "names of plots must be small letters, digits and -")
     for found, parent, what in ((spec.sample, SampleOptions, "sample"), (spec.eval, EvalOptions, "eval")):
@@ -108,6 +116,7 @@ def check(spec: Any, kind: Kind, hook: str) -> None:
     except UsageError as error:
         need(False, str(error).removeprefix("recipe key "))
     need(kind != "extractor" or not options(spec.config), "an extractor takes no options; its name says all")
-    shared = {**options(SampleOptions), **options(EvalOptions)} if kind == "sampler" else options(TrainOptions)
+    walks, trains = {**options(SampleOptions), **options(EvalOptions)}, options(TrainOptions)
+    shared = walks if kind == "sampler" else {**walks, **trains} if kind == "dataset" else trains
     for option in options(spec.config).values():
         need(option.name not in TAKEN | shared.keys(), f"{option.flag} is already a flag of diffcli; rename the field")

@@ -36,7 +36,7 @@ class TrainOptions:
     ema: float = opt(
         0.995, "Decay of the averaged weights, warmed up as (1 + n)/(10 + n); 0 keeps none.", min=0, max=0.9999999
     )
-    precision: Precision = opt("auto", "bf16 computes the network in bfloat16; auto is bf16 on CUDA, fp32 elsewhere.")
+    precision: Precision = opt("auto", "Numbers that the network computes in; auto is bf16 on CUDA, fp32 elsewhere.")
     device: Device = opt("auto", "Where to compute; auto takes CUDA, then MPS, then the CPU.")
     seed: int = opt(0, "Everything random follows from it.", min=0, max=2**31 - 1)
     sample_every: str = opt("0", "Preview pictures every 500 steps, or 10ep; 0 is at the end alone.", pattern=SPAN)
@@ -62,7 +62,7 @@ class SampleOptions:
     )
     steps: int | None = opt(None, "Solver steps; unset is the sampler's own number.", min=1)
     spacing: Literal["uniform", "linspace", "trailing", "leading", "karras", "logsnr"] | None = opt(
-        None, "Where the steps lie; unset is the schedule's own way."
+        None, "Where the steps lie; unset is the sampler's own way, else the schedule's."
     )
     rho: float = opt(7.0, "Exponent of the karras spacing (Karras et al. 2022, Eq. 5).", min=1)
     guidance_scale: float = opt(1.0, "Classifier-free guidance: 1 is none, above 1 is stronger.", min=0)
@@ -80,7 +80,7 @@ class SampleOptions:
     columns: int | None = opt(None, "Columns of the grid; unset is near square, or one a class.", min=1)
     format: Literal["png", "pdf", "webp", "gif"] = opt("png", "Of pictures; webp and gif move with --trajectory.")
     trajectory: int = opt(0, "Snapshots along the way of each sample; 0 is none.", min=0, max=1000)
-    precision: Precision = opt("auto", "bf16 computes the network in bfloat16; auto is bf16 on CUDA, fp32 elsewhere.")
+    precision: Precision = opt("auto", "Numbers that the network computes in; auto is bf16 on CUDA, fp32 elsewhere.")
     device: Device = opt("auto", "Where to compute; auto takes CUDA, then MPS, then the CPU.")
 
 
@@ -89,9 +89,14 @@ class EvalOptions(SampleOptions):
     """[eval]: what is measured, and on how many samples. The rest says how they are drawn."""
 
     metric: str = opt(
-        "auto", "Measures, with commas: loss, fd, agreement, and the method's own; auto is all that apply."
+        "auto",
+        "Measures, with commas: loss, fd, kd, prdc, accuracy, agreement, memorization, nll, and the method's own; "
+        "auto is all that apply and take no minutes.",
     )
-    samples: int = opt(1000, "Samples that fd and agreement are measured on.", min=2)
+    extractor: str = opt(
+        "auto", "Features that distances are measured in, with commas: pixels, lenet; auto is all that fit the data."
+    )
+    samples: int = opt(1000, "Samples that are drawn for a measure of samples.", min=2)
     images: int = opt(10000, "Most held-out images or texts that the loss is measured on.", min=1)
     neighbors: int = opt(3, "Neighbors that vote in agreement.", min=1)
     reference: int = opt(20000, "Most real training images that agreement is fitted on.", min=1)
@@ -101,7 +106,9 @@ class EvalOptions(SampleOptions):
 class Claim:
     """[claim]: what a recipe reaches, by which measure, and on what machine. `diffcli repro` holds it to that."""
 
-    metric: str = opt("", "The measure, as its record is named: agreement[3nn], fd[lenet]. [eval] says how it is taken.")
+    metric: str = opt(
+        "", "The measure, as its record is named: agreement[3nn], fd[lenet]. [eval] says how it is taken."
+    )
     value: float = opt(0.0, "What was measured: the mean over the training seeds.")
     tolerance: float = opt(0.0, "How far a run with another training seed may be off.", min=0)
     seeds: tuple[float, ...] | None = opt(None, "What training seeds 0, 1, ... gave.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +13,9 @@ from diffcli import recipe as recipes
 from diffcli.cli import output
 from diffcli.cli.flags import Given, Section, command, extra
 from diffcli.cli.group import Lazy, group
-from diffcli.cli.method import belongs, below, chooser, chosen, known_run, method_of, panel, tables_of, values
+from diffcli.cli.method import belongs, below, chooser, chosen, folder, known_run, method_of, panel, tables_of, values
+from diffcli.errors import UsageError
+from diffcli.metrics import PLOTS
 from diffcli.parts import Tables
 from diffcli.plugin import Kind
 from diffcli.sections import EvalOptions, SampleOptions, TrainOptions
@@ -20,12 +23,12 @@ from diffcli.sections import EvalOptions, SampleOptions, TrainOptions
 CHOOSERS: tuple[Kind, ...] = ("sampler",)
 PANELS: tuple[Kind, ...] = ("sampler", "dataset")  # the files of the run's data set may have moved
 COLUMNS = {
-    "metric": "metric", "value": "value", "standard_error": "error", "floor": "floor", "real": "real",
-    "n": "n", "images": "images", "nfe": "nfe", "unit": "unit",
+    "metric": "metric", "value": "value", "standard_error": "error", "floor": "floor", "real": "real", "n": "n",
+    "nfe": "nfe", "unit": "unit",
 }  # fmt: skip
-PLOT = (
-    "The method's own pictures, drawn into plots/ of the run; nothing is measured unless --metric asks. There are: {}."
-)
+PLOT = "Pictures, drawn into plots/ of the run; nothing is measured unless --metric asks. There are: {}."
+OUTPUT = "Folder of the comparison of several runs; unset is compare/<time>."
+OWN = " Its own: {}."
 
 
 class Eval(Lazy):
@@ -40,20 +43,25 @@ class Eval(Lazy):
         spec = method_of(tables)
         base = below(tables, spec, args, CHOOSERS)
 
-        def run(given: Given, *, json: bool, others: list[str] | None, plot: str | None, **_: Any) -> None:
+        def run(
+            given: Given, *, json: bool, others: list[str] | None, plot: str | None, output: str | None, **_: Any
+        ) -> None:
             plots = [] if plot is None else [name.strip() for name in plot.split(",")]
-            evaluate([text, *(others or [])], recipes.overlay(chosen(args, spec, CHOOSERS), given), plots, json)
+            tables = recipes.overlay(chosen(args, spec, CHOOSERS), given)
+            evaluate([text, *(others or [])], tables, plots, output, json)
 
         sections = [panel(kind, base) for kind in PANELS if kind in spec.uses]
         config = spec.eval or EvalOptions
-        sections.append(Section("eval", config, "Evaluation", values(base.evaluation({}))))
+        own = {"metric": OWN.format(", ".join(spec.metrics))} if spec.metrics else {}
+        sections.append(Section("eval", config, "Evaluation", values(base.evaluation({})), more=own))
         more = typer.Argument(metavar="[RUN]...", help="More runs to compare with.", show_default=False)
         extras = [
             inspect.Parameter(
                 "others", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[list[str] | None, more]
             ),
             *(chooser(kind, base) for kind in CHOOSERS if kind in spec.uses),
-            extra("plot", str | None, None, PLOT.format(", ".join(spec.plots) or "none"), metavar="<name,...>"),
+            extra("plot", str | None, None, PLOT.format(", ".join([*PLOTS, *spec.plots])), metavar="<name,...>"),
+            extra("output", str | None, None, OUTPUT, metavar="<path>", show_default=False),
         ]
         elsewhere = {"sample": spec.sample or SampleOptions, "train": TrainOptions}
         return command(
@@ -61,7 +69,7 @@ class Eval(Lazy):
         )
 
 
-def evaluate(texts: list[str], given: Tables, plots: list[str], json: bool) -> None:
+def evaluate(texts: list[str], given: Tables, plots: list[str], place: str | None, json: bool) -> None:
     """Call the engine for each run, after all have been found. plots: names; with any, measures are taken only by name."""
     from diffcli.engine.rundir import find
 
@@ -69,37 +77,70 @@ def evaluate(texts: list[str], given: Tables, plots: list[str], json: bool) -> N
     over = {section: table for section, table in given.items() if section != "eval"}
     made = [recipes.resolve(recipes.overlay(tables_of(run, text), over)) for run, text in zip(runs, texts, strict=True)]
     asked = [recipe.evaluation(given.get("eval", {})) for recipe in made]
-    console, records, drawn = output.progress(), [], []
+    wanted, records, files = not plots or "metric" in given.get("eval", {}), list[Any](), list[Any]()
+    if place is not None and not (wanted and len(runs) > 1):
+        raise UsageError("--output is the folder of a comparison; give two runs or more, or leave it out")
     if plots:
-        from diffcli.engine.plots import known, plot
+        from diffcli.engine.plots import known
 
         for recipe in made:
             known(recipe.spec, plots)
-    if not plots or "metric" in given.get("eval", {}):
-        from diffcli.engine.evaluate import evaluate as engine
+    if wanted:
+        records, files = measured(runs, made, asked, folder(place))
+    if plots:
+        from diffcli.engine.plots import plot
 
-        for run, recipe, wanted in zip(runs, made, asked, strict=True):
-            records += [{"run": str(run.path), **record} for record in engine(run.path, recipe, wanted, console)]
-        told(records)
-        for place in dict.fromkeys(run.run / "evals.jsonl" for run in runs if run.kind != "model"):
-            output.result(place)
-    for run, recipe, wanted in zip(runs, made, asked, strict=True) if plots else ():
-        drawn += plot(run.path, recipe, wanted, plots, console)
-    for path in drawn:
+        for run, recipe, options in zip(runs, made, asked, strict=True):
+            files += plot(run.path, recipe, options, plots, output.progress())
+    for path in files:
         output.result(path)
-    output.last({"records": records, "plots": [str(path) for path in drawn]}, json)
+    output.last({"records": records, "plots": [str(path) for path in files if path.suffix != ".jsonl"]}, json)
 
 
-def told(records: list[dict[str, Any]]) -> None:
-    """Records as a table, under what they were measured on and what makes a number doubtful."""
-    for run, split in dict.fromkeys((record["run"], record["split"]) for record in records if "split" in record):
-        output.say(f"{run}: measured on {split}")
+def measured(
+    runs: list[Any], made: list[recipes.Recipe], asked: list[EvalOptions], place: Path | None
+) -> tuple[list[dict[str, Any]], list[Path]]:
+    """Measure one run, or several side by side, and tell it; the records, and where they are kept."""
+    kept = list(dict.fromkeys(run.run / "evals.jsonl" for run in runs if run.kind != "model"))
+    if len(runs) > 1:
+        from diffcli.engine.compare import compare
+
+        comparison = compare([run.path for run in runs], made, asked, place, output.progress())
+        warned(comparison.records)
+        output.rows(*comparison.table())
+        return comparison.records, [*kept, *comparison.files]
+    from diffcli.engine.evaluate import evaluate as engine
+
+    records = [{"run": str(runs[0].path), **one} for one in engine(runs[0].path, made[0], asked[0], output.progress())]
+    told(records)
+    return records, kept
+
+
+def warned(records: list[dict[str, Any]]) -> None:
+    """What makes numbers doubtful, on stderr."""
     for record in records:
         if "warning" in record:
             output.say(f"warning: {record['metric']} of {record['run']}: {record['warning']}")
-    keys = [key for key in COLUMNS if any(key in record for record in records)]
-    head = ["run", *(COLUMNS[key] for key in keys)]
-    output.rows(head, ([output.cell(record.get(key)) for key in ("run", *keys)] for record in records))
+
+
+def told(records: list[dict[str, Any]]) -> None:
+    """Records of a run as a table, under what they were measured on and what makes a number doubtful."""
+    for run, split in dict.fromkeys(
+        (one["run"], one["split"]) for one in records if one.get("split", "none") != "none"
+    ):
+        output.say(f"{run}: measured on {split}")
+    warned(records)
+    lines = [{**one, "n": one.get("n", one.get("images"))} for one in records]
+    keys = [key for key in COLUMNS if any(line.get(key) is not None for line in lines)]
+    cells = ([output.cell(rounded(key, line.get(key))) for key in keys] for line in lines)
+    output.rows([COLUMNS[key] for key in keys], cells)
+
+
+def rounded(key: str, value: Any) -> Any:
+    """An error to two digits, what stands beside a value to four."""
+    if not isinstance(value, float) or key == "value":
+        return value
+    return f"{value:.2g}" if key == "standard_error" else f"{value:.4g}"
 
 
 def build() -> Any:

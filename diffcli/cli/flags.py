@@ -24,7 +24,8 @@ HELP = {"help_option_names": ["-h", "--help"]}
 class Section:
     """Options of one config as a panel of a command.
 
-    values: what holds without a flag, shown by --help; owner: who brought the config, to be named when flags collide.
+    values: what holds without a flag, shown by --help; owner: who brought the config, to be named when flags collide;
+    more: what is said here behind the help of an option.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Section:
     panel: str
     values: Mapping[str, Any] = field(default_factory=dict)
     owner: str = ""
+    more: Mapping[str, str] = field(default_factory=dict)
 
 
 def escape(text: str) -> str:
@@ -75,7 +77,10 @@ def common() -> list[inspect.Parameter]:
 def parameter(option: Option, section: Section) -> inspect.Parameter:
     """One option of a config. Typer sees a text, `Option.parse` reads it: one grammar for flags and recipes."""
     value = section.values.get(option.name, option.default)
-    settings: dict[str, Any] = {"help": escape(option.help), "rich_help_panel": section.panel}
+    settings: dict[str, Any] = {
+        "help": escape(option.help + section.more.get(option.name, "")),
+        "rich_help_panel": section.panel,
+    }
     kind: Any = str | None
     if option.base is bool:
         kind, names = bool, (f"{option.flag}/--no-{option.flag[2:]}",)

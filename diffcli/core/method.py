@@ -92,8 +92,12 @@ class Method(nn.Module, ABC):
         return Preview(sampler={"name": "ddim"}, sample={"steps": min(50, nodes or 50)})
 
     def measures(self, facts: Any) -> tuple[str, ...]:
-        """What is measured when nothing is asked for; facts: engine.assemble.Facts of the data."""
-        return ("loss", "fd", "agreement") if getattr(self, "conditional", False) else ("loss", "fd")
+        """What is measured when nothing is asked for; facts: engine.assemble.Facts of the data. Accuracy is left out where
+        no judge knows them."""
+        if facts.alphabet:
+            return ("loss",)
+        of_classes = ("accuracy", "agreement") if getattr(self, "conditional", False) else ()
+        return ("loss", "fd", "kd", "prdc", *of_classes, "memorization")
 
     def wish(self, batch: Batch, options: Any, held_out: Callable[[], Any]) -> Batch:
         """What is sampled for: the batch (index and label), with what is given of x, if [sample] of the method says so.

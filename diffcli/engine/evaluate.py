@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -14,15 +13,20 @@ from torch import Tensor
 
 from diffcli.core.random import Rows, shuffled
 from diffcli.core.space import Space
+from diffcli.engine.compared import REFERENCE, Compared, Plain, digest, extractors
 from diffcli.engine.load import Model, read, split
-from diffcli.engine.measures import MEASURES, REFUSALS, Record
+from diffcli.engine.measures import MEASURES, judges, measure
 from diffcli.engine.precision import autocast
+from diffcli.engine.records import Record, append, record
+from diffcli.engine.refusals import refuse
 from diffcli.engine.rundir import find
 from diffcli.engine.sample import Samples, sample, wishes
-from diffcli.errors import UsageError
-from diffcli.plugin import load as load_target
+from diffcli.errors import UsageError, show
+from diffcli.metrics.features import Extractor
 from diffcli.recipe import Recipe
 from diffcli.sections import EvalOptions
+
+PART = 5000  # training images at a time: their distances to 1,000 samples then take 40 MB
 
 
 @torch.no_grad()
@@ -54,6 +58,8 @@ class Bench:
     ):
         self.model, self.recipe, self.options, self.tick = model, recipe, options, tick
         self.splits = {} if test is None else {"test": test}
+        self.notes: list[str] = []
+        self.measuring = ""  # the measure that is being taken
 
     @property
     def test(self) -> Any:
@@ -84,56 +90,86 @@ class Bench:
         """The method's own loss on this many held-out images."""
         return held_out_loss(self.model, self.test, images, self.options.seed)
 
+    def pictures(self, data: Any) -> Iterator[Tensor]:
+        """All images (m, C, H, W) of a split in their order, some at a time, on the CPU."""
+        for items in torch.arange(len(data)).split(PART):
+            yield data.batch(items, items, Plain).x.float().cpu()
+
+    @cached_property
+    def extractors(self) -> list[Extractor]:
+        """Those that --extractor asks for."""
+        return extractors(self.options.extractor, self.model.facts)
+
+    @cached_property
+    def compared(self) -> list[Compared]:
+        """Samples, held-out and training images in the features of each extractor."""
+        return [Compared(self, extractor) for extractor in self.extractors]
+
+    @cached_property
+    def reference_sha256(self) -> str:
+        """Of the held-out images that samples are compared with."""
+        return digest(self.real(self.test, REFERENCE)[0])
+
+    def note(self, line: str) -> None:
+        """A line that stands in place of a number, or beside one."""
+        self.notes.append(line)
+
     def record(self, metric: str, value: float, **more: Any) -> Record:
-        facts = (
-            self.samples.facts | {"nfe": self.samples.nfe}
-            if "n" in more
-            else {
-                "run": self.model.where,
-                "step": self.model.step,
-                "weights": self.model.weights,
-                "device": str(self.model.device),
-            }
+        """The number with all that it depends on; with n among what a measure says, also how the samples were drawn."""
+        return record(self, metric, value, more)
+
+
+def chosen(bench: Bench, without: frozenset[str] = frozenset()) -> list[str]:
+    """The measures asked for by name; auto is what the method says, less what does not apply, of which a note is taken.
+
+    UsageError before anything costs time.
+    """
+    spec, names = bench.recipe.spec, list(dict.fromkeys(name.strip() for name in bench.options.metric.split(",")))
+    if auto := names == ["auto"]:
+        without |= frozenset() if judges(bench) else {"accuracy"}
+        names = [name for name in bench.model.method.measures(bench.model.facts) if name not in without]
+    if unknown := [name for name in names if name not in MEASURES and name not in spec.metrics]:
+        raise UsageError(
+            f"--metric {show(unknown[0], 80)} is unknown; there are {', '.join([*MEASURES, *spec.metrics])}"
         )
-        return {"metric": metric, "value": value, "dataset": self.model.facts.name, **facts, **more}
-
-
-class Plain:
-    """The space of images as they are: what real pictures are measured in."""
-
-    @staticmethod
-    def encode(x: Tensor) -> Tensor:
-        return x
-
-
-def chosen(bench: Bench) -> list[Callable[[Bench], Iterator[Record]]]:
-    """The measures asked for by name; auto is what the method says."""
-    own = bench.recipe.spec.metrics
-    names = [name.strip() for name in bench.options.metric.split(",")]
-    if names == ["auto"]:
-        names = list(bench.model.method.measures(bench.model.facts))
-    if unknown := [name for name in names if name not in MEASURES and name not in own]:
-        raise UsageError(f"--metric {unknown[0]} is unknown; there are {', '.join([*MEASURES, *own])}")
+    fit = []
     for name in names:
-        if name in REFUSALS:
-            REFUSALS[name](bench)
-    return [MEASURES[name] if name in MEASURES else load_target(own[name]) for name in names]
+        try:
+            refuse(measure(name, spec), bench)
+            fit.append(name)
+        except UsageError as error:
+            if not auto:
+                raise
+            bench.note(f"{name} is left out: {error}")
+    return fit
 
 
-def evaluate(run: str | Path, recipe: Recipe, options: EvalOptions, console: Console | None = None) -> list[Record]:
-    """Measure a run; its records, appended to evals.jsonl beside it.
+def evaluate(
+    run: str | Path,
+    recipe: Recipe,
+    options: EvalOptions,
+    console: Console | None = None,
+    *,
+    without: frozenset[str] = frozenset(),
+) -> list[Record]:
+    """Measure a run; its records, each appended to evals.jsonl beside it when it is known.
 
-    recipe: the run's, with the sampler to use. Raises DiffcliError.
+    recipe: the run's, with the sampler to use; options: see Recipe.evaluation; without: measures that auto leaves out.
+    Raises DiffcliError.
     """
     from diffcli.engine.progress import Bar
 
+    console = console or Console(stderr=True)
     found = find(str(run))
     model = read(found, raw=options.raw, device=options.device)
     total, _ = wishes(model, options)
-    with Bar("sample", total, console or Console(stderr=True)) as bar:
+    with Bar("sample", total, console) as bar:
         bench = Bench(model, recipe, options, bar.update)
-        records = [record for measure in chosen(bench) for record in measure(bench)]
-    if found.kind != "model":
-        with open(found.run / "evals.jsonl", "a", encoding="utf-8") as file:
-            file.writelines(json.dumps(record, allow_nan=False) + "\n" for record in records)
+        names, records = chosen(bench, without), list[Record]()
+        for bench.measuring in names:
+            made = list(measure(bench.measuring, recipe.spec)(bench))
+            append(found, made)
+            records += made
+    for line in bench.notes:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     return records

@@ -3,86 +3,118 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 
 from diffcli.core.random import Rows
-from diffcli.engine.sample import wishes
+from diffcli.engine.compared import REFERENCE, classes
+from diffcli.engine.distances import fd, kd, memorization, prdc, share
+from diffcli.engine.records import Record
+from diffcli.engine.refusals import Measure, conditional, pictures, refusing
 from diffcli.errors import UsageError
-from diffcli.metrics.frechet import frechet
 from diffcli.metrics.likelihood import bits_per_dim
 from diffcli.metrics.neighbors import vote
+from diffcli.plugin import load
 
 if TYPE_CHECKING:
     from diffcli.engine.evaluate import Bench
+    from diffcli.metrics.features import Extractor
+    from diffcli.plugin import Spec
+    from diffcli.recipe import Recipe
 
-JUDGED = 10000  # most held-out images that tell how good a judge is
 NLL_IMAGES = 256  # most images that nll integrates: 200 evaluations and 100 gradients each
-Record = dict[str, Any]
+TRUSTED = 0.9  # share of held-out images that a judge must get right to be believed on samples
+
+
+def objective(recipe: Recipe) -> str:
+    """What a method's loss is the loss of: losses of two objectives are two functions."""
+    parts = [recipe.method.name, getattr(recipe.method.config, "prediction", "")]
+    parts += [recipe.parts[kind].name for kind in ("schedule",) if kind in recipe.parts]
+    return ", ".join(filter(None, [*parts, "in latents" if recipe.train.autoencoder is not None else ""]))
 
 
 def loss(bench: Bench) -> Iterator[Record]:
-    """The method's own loss on held-out images."""
+    """The method's own loss on held-out images, each at its own fixed noise and stratified time."""
     n = min(bench.options.images, len(bench.test))
-    value = bench.loss(n)
-    yield bench.record("loss", value, split=bench.test.split, images=n, seed=bench.options.seed)
+    about = {"split": bench.test.split, "images": n, "objective": objective(bench.model.recipe)}
+    yield bench.record("loss", bench.loss(n), **about)
 
 
-def fd(bench: Bench) -> Iterator[Record]:
-    """Frechet distance of pixels between samples and held-out images, and its floor: training images in place of samples."""
-    drawn = bench.samples.x.clamp(-1, 1).flatten(1)
-    real, _ = bench.real(bench.test, 10000)
-    floor, _ = bench.real(bench.train, len(drawn))
-    real = real.flatten(1)
-    more: Record = {
-        "n": len(drawn),
-        "reference": len(real),
-        "split": bench.test.split,
-        "floor": frechet(floor.flatten(1), real),
-    }
-    if len(drawn) <= drawn.shape[1]:
-        more["warning"] = (
-            f"n = {len(drawn)} is not above the {drawn.shape[1]} features: the covariance is singular and the distance biased"
+def refuse_accuracy(bench: Bench) -> None:
+    """UsageError where no class was asked for, or none of the extractors is a judge."""
+    pictures("accuracy", 2)(bench)
+    conditional(bench, "accuracy")
+    if not judges(bench):
+        raise UsageError(
+            f"accuracy needs a judge of {bench.model.facts.name}, but {bench.options.extractor} has none; "
+            "measure agreement, which needs none"
         )
-    yield bench.record("fd[pixels]", frechet(drawn, real), **more)
 
 
+def judges(bench: Bench) -> list[Extractor]:
+    """The extractors that tell the classes of these data."""
+    return [extractor for extractor in bench.extractors if extractor.classes == bench.model.facts.classes > 0]
+
+
+@refusing(refuse_accuracy)
+def accuracy(bench: Bench) -> Iterator[Record]:
+    """Share of conditional samples that a judge gives the class that was asked for; `real` is its share of held-out images.
+
+    A judge that is right on fewer than 9 in 10 held-out images, as the method sees them, is not believed: no record.
+    """
+    for extractor in judges(bench):
+        test, test_label = bench.real(bench.test, REFERENCE)
+        real, _ = share(classes(extractor, test) == test_label)
+        if real < TRUSTED:
+            bench.note(
+                f"no accuracy[{extractor.name}] is claimed: {extractor.name} is right on {100 * real:.1f} % of {len(test)} "
+                f"held-out images ({bench.test.split}), below {100 * TRUSTED:.0f} %"
+            )
+            continue
+        hits = classes(extractor, bench.samples.x.clamp(-1, 1)) == bench.samples.label
+        value, error = share(hits)
+        about = {
+            "extractor": extractor.name,
+            "extractor_sha256": extractor.sha256,
+            "resizer": extractor.resizer,
+            "real_n": len(test),
+        }
+        name = f"accuracy[{extractor.name}]"
+        split = bench.test.split
+        yield bench.record(name, value, standard_error=error, real=real, n=len(hits), split=split, **about)
+
+
+def refuse_agreement(bench: Bench) -> None:
+    """UsageError where no class was asked for, or too few real images vote."""
+    pictures("agreement", 2)(bench)
+    conditional(bench, "agreement")
+    voters = min(bench.options.reference, len(bench.train))
+    if voters < bench.options.neighbors:
+        raise UsageError(
+            f"--neighbors {bench.options.neighbors} needs as many real images, but there are {voters}; raise --reference"
+        )
+
+
+@refusing(refuse_agreement)
 def agreement(bench: Bench) -> Iterator[Record]:
     """Share of conditional samples that the nearest real training images give the class that was asked for."""
     label, k = bench.samples.label, bench.options.neighbors
     real, real_label = bench.real(bench.train, bench.options.reference)
-    test, test_label = bench.real(bench.test, JUDGED)
+    test, test_label = bench.real(bench.test, REFERENCE)
     judged = vote(bench.samples.x.clamp(-1, 1).flatten(1), real.flatten(1), real_label, k)
-    on_real = vote(test.flatten(1), real.flatten(1), real_label, k)
+    value, error = share(judged == label)
     yield bench.record(
         f"agreement[{k}nn]",
-        float((judged == label).double().mean()),
+        value,
+        standard_error=error,
         n=len(judged),
         reference=len(real),
         split=bench.train.split,
-        real=float((on_real == test_label).double().mean()),
-    )
-
-
-def nll(bench: Bench) -> Iterator[Record]:
-    """Bits per dimension of held-out images by the probability-flow ODE, with the standard error over images."""
-    n = min(bench.options.images, len(bench.test), NLL_IMAGES)
-    bits = []
-    for items in torch.arange(n, device=bench.model.device).split(bench.model.space.rows):
-        rng, batch = Rows(bench.options.seed, items, n), bench.test.batch(items, items, bench.model.space)
-        method = bench.model.method
-        bits.append(bits_per_dim(method.denoiser, batch.x, method.cond(batch, rng), rng).cpu())
-    value = torch.cat(bits)
-    yield bench.record(
-        "nll",
-        float(value.mean()),
-        unit="bits/dim",
-        images=n,
-        standard_error=float(value.std() / math.sqrt(n)),
-        split=bench.test.split,
-        seed=bench.options.seed,
+        real=share(vote(test.flatten(1), real.flatten(1), real_label, k) == test_label)[0],
+        real_n=len(test),
+        neighbors=k,
     )
 
 
@@ -100,27 +132,35 @@ def refuse_nll(bench: Bench) -> None:
         raise UsageError("nll needs 2 images or more for a standard error; raise --images")
 
 
-def refuse_fd(bench: Bench) -> None:
-    """UsageError where samples are no pictures, or have no covariance."""
-    if bench.model.facts.alphabet:
-        raise UsageError(f"fd is of pictures, but {bench.model.where} is of text; leave it out of --metric")
-    if wishes(bench.model, bench.options)[0] < 2:
-        raise UsageError("fd needs 2 samples or more for a covariance; raise --samples or --per-class")
+@refusing(refuse_nll)
+def nll(bench: Bench) -> Iterator[Record]:
+    """Bits per dimension of held-out images by the probability-flow ODE, with the standard error over images."""
+    n = min(bench.options.images, len(bench.test), NLL_IMAGES)
+    bits = []
+    for items in torch.arange(n, device=bench.model.device).split(bench.model.space.rows):
+        rng, batch = Rows(bench.options.seed, items, n), bench.test.batch(items, items, bench.model.space)
+        method = bench.model.method
+        bits.append(bits_per_dim(method.denoiser, batch.x, method.cond(batch, rng), rng).cpu())
+    value = torch.cat(bits)
+    error = float(value.std() / math.sqrt(n))
+    about = {"unit": "bits/dim", "images": n, "split": bench.test.split}
+    yield bench.record("nll", float(value.mean()), standard_error=error, **about)
 
 
-def refuse_agreement(bench: Bench) -> None:
-    """UsageError where no class was asked for, or too few real images vote."""
-    if not getattr(bench.model.method, "conditional", False):
-        raise UsageError(
-            f"agreement needs classes, but {bench.model.where} was trained without; train with --cond label"
-        )
-    voters = min(bench.options.reference, len(bench.train))
-    if voters < bench.options.neighbors:
-        raise UsageError(
-            f"--neighbors {bench.options.neighbors} needs as many real images, but there are {voters}; raise --reference"
-        )
+# The names are those of diffcli.metrics.MEASURES.
+MEASURES: dict[str, Measure] = {
+    "loss": loss,
+    "fd": fd,
+    "kd": kd,
+    "prdc": prdc,
+    "accuracy": accuracy,
+    "agreement": agreement,
+    "memorization": memorization,
+    "nll": nll,
+}
 
 
-# What is refused before any measure has cost time.
-REFUSALS: dict[str, Callable[[Bench], None]] = {"nll": refuse_nll, "fd": refuse_fd, "agreement": refuse_agreement}
-MEASURES: dict[str, Callable[[Bench], Iterator[Record]]] = {"loss": loss, "fd": fd, "agreement": agreement, "nll": nll}
+def measure(name: str, spec: Spec) -> Measure:
+    """A measure of any method, or of this one."""
+    own: Measure = MEASURES[name] if name in MEASURES else load(spec.metrics[name])
+    return own

@@ -1,8 +1,8 @@
-"""The pictures of a method's own, `Spec.plots`: what `diffcli eval RUN --plot NAME` draws, and a training run of itself."""
+"""What `diffcli eval RUN --plot NAME` draws: pictures of any method, and of a method's own, `Spec.plots`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from diffcli.engine.evaluate import Bench
 from diffcli.engine.files import acting
 from diffcli.engine.images import save_picture
 from diffcli.engine.load import read
+from diffcli.engine.neighbors import neighbors
 from diffcli.engine.progress import Bar
 from diffcli.engine.rundir import Found, find
 from diffcli.engine.sample import wishes
@@ -20,6 +21,9 @@ from diffcli.errors import PluginError, UsageError, show
 from diffcli.plugin import Spec, load
 from diffcli.recipe import Recipe
 from diffcli.sections import EvalOptions
+
+# Of any method. The names are those of diffcli.metrics.PLOTS.
+PLOTS: dict[str, Callable[[Bench], Image.Image]] = {"neighbors": neighbors}
 
 
 def plot(run: str | Path, recipe: Recipe, o: EvalOptions, names: Iterable[str], console: Console) -> list[Path]:
@@ -36,9 +40,8 @@ def plot(run: str | Path, recipe: Recipe, o: EvalOptions, names: Iterable[str], 
 
 def known(spec: Spec, names: Iterable[str]) -> None:
     """UsageError where a method has no plot of a name."""
-    if unknown := [name for name in names if name not in spec.plots]:
-        there = f"there are {', '.join(spec.plots)}" if spec.plots else f"{spec.name} has no plots"
-        raise UsageError(f"--plot {show(unknown[0], 80)} is unknown; {there}")
+    if unknown := [name for name in names if name not in spec.plots and name not in PLOTS]:
+        raise UsageError(f"--plot {show(unknown[0], 80)} is unknown; there are {', '.join([*PLOTS, *spec.plots])}")
 
 
 def home(found: Found) -> Path:
@@ -53,7 +56,7 @@ def draw_plots(
     """folder/<prefix><name>.<format> of each plot. PluginError where one is no picture."""
     drawn, spec = [], bench.recipe.spec
     for name in names:
-        image = load(spec.plots[name])(bench)
+        image = PLOTS[name](bench) if name in PLOTS else load(spec.plots[name])(bench)
         if not isinstance(image, Image.Image):
             raise PluginError(
                 f"plot {name} of {spec.name} gave a {type(image).__name__}, not a PIL image; see Spec.plots"

@@ -101,7 +101,7 @@ class MDLMEval(EvalOptions):
 
     draws: int = opt(1, "Times at which the bound of each held-out image is measured.", min=1, max=10000)
     missing: float | None = opt(
-        None, "Share of pixels hidden for accuracy; unset is that of the training, or 0.5.", min=0
+        None, "Share of pixels hidden for recovery; unset is that of the training, or 0.5.", min=0
     )
 
     def __post_init__(self) -> None:
@@ -161,7 +161,7 @@ def diffcli_methods() -> Iterable[Spec]:
         train={"steps": 1500, "batch_size": 64, "lr": 3e-3, "warmup": "50", "weight_decay": 0.01},
         sample=MDLMSample,
         eval=MDLMEval,
-        metrics={name: f"diffcli_mdlm.measure:{name}" for name in ("nelbo", "accuracy", "consistency")},
+        metrics={name: f"diffcli_mdlm.measure:{name}" for name in ("nelbo", "recovery", "consistency")},
         plots={name: f"diffcli_mdlm.figures:{name}" for name in ("completion", "corruption")},
         paper="https://arxiv.org/abs/2406.07524",
     )

@@ -12,6 +12,7 @@ from torch import Tensor
 from diffcli.core.method import Batch
 from diffcli.core.random import Rows
 from diffcli.engine.precision import autocast
+from diffcli.engine.refusals import refusing
 from diffcli.engine.sample import provenance
 from diffcli.engine.walk import walk
 from diffcli.errors import UsageError
@@ -82,7 +83,7 @@ def given(bench: Any, items: Tensor, share: float) -> tuple[Batch, Tensor]:
 
 
 @torch.no_grad()
-def accuracy(bench: Any) -> Iterator[Record]:
+def recovery(bench: Any) -> Iterator[Record]:
     """Share of hidden held-out tokens that are filled in rightly: the likeliest in one pass, and drawn by the sampler."""
     model, method, options = bench.model, bench.model.method, bench.options
     share, n = hidden(bench), min(options.samples, len(bench.test))
@@ -105,23 +106,28 @@ def accuracy(bench: Any) -> Iterator[Record]:
             f"--missing {share:g} hides nothing of these {n} images; give a larger share, or more --samples"
         )
     about = {"split": bench.test.split, "missing": share, "seed": options.seed}
-    drawn_by = provenance(model, options, sampler, len(way.times) - 1) | {"nfe": sum(c.rows for c in way.counted) / n}
+    drawn_by = provenance(model, options, sampler, way) | {"nfe": sum(c.rows for c in way.counted) / n}
     for name, how in (("one pass", {}), ("sampled", drawn_by)):
         hits = torch.cat(right[name])
         value, error = mean(hits)
-        yield bench.record(f"accuracy[{name}]", value, standard_error=error, **{**how, **about, "images": len(hits)})
+        yield bench.record(f"recovery[{name}]", value, standard_error=error, **{**how, **about, "images": len(hits)})
 
 
+def refuse_consistency(bench: Any) -> None:
+    """UsageError where nothing was missing."""
+    if not bench.model.method.config.p:
+        raise UsageError(
+            f"consistency is measured at the rate of missing pixels, but {bench.model.where} was trained with none missing; "
+            "measure a model of --missing above 0"
+        )
+
+
+@refusing(refuse_consistency)
 @torch.no_grad()
 def consistency(bench: Any) -> Iterator[Record]:
     """The squared martingale error below the rate of missing pixels, a token, on held-out images that miss them."""
     model, method, options = bench.model, bench.model.method, bench.options
     share, n = method.config.p, min(options.images, len(bench.test))
-    if not share:
-        raise UsageError(
-            f"consistency is measured at the rate of missing pixels, but {model.where} was trained with none missing; "
-            "measure a model of --missing above 0"
-        )
     errors = []
     for items in torch.arange(n, device=model.device).split(model.space.rows):
         batch, _ = given(bench, items, share)

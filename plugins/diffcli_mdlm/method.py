@@ -153,7 +153,7 @@ class MDLM(Labelled):
 
     def measures(self, facts: Any) -> tuple[str, ...]:
         """The bound, filling in, consistency where data are missing, and for pictures what samples are like."""
-        own = ("nelbo", "accuracy", "consistency") if self.config.p else ("nelbo", "accuracy")
+        own = ("nelbo", "recovery", "consistency") if self.config.p else ("nelbo", "recovery")
         return own if facts.alphabet else (*own, *super().measures(facts)[1:])
 
     def wish(self, batch: Batch, options: Any, held_out: Callable[[], Any]) -> Batch:

@@ -205,3 +205,13 @@ def diffcli_datasets() -> Iterable[Spec]:
             "save_every": "600",
         },
     )
+
+
+@hookimpl
+def diffcli_extractors() -> Iterable[Spec]:
+    yield Spec(
+        name="lenet",
+        target="diffcli_vision.lenet:Extractor",
+        summary="Small classifiers of digits, mnist, shapes and cifar10: their features, and a judge of classes.",
+        paper="https://doi.org/10.1109/5.726791",
+    )

@@ -39,7 +39,7 @@ WORDY = ["train", "mdlm", "--dataset", "text", "--path", "made/words.txt", "--le
         (["sample", TEXT, "--inpaint"], "--inpaint completes images, but this model is of text"),
         (["sample", TEXT, "--inpaint", "--prompt", "a"], "keep one"),
         (["eval", AMBIENT, "--missing", "90"], FRACTION),
-        (["eval", AMBIENT, "--metric", "accuracy", "--guidance-scale", "2"], "--guidance-scale 2 needs a condition"),
+        (["eval", AMBIENT, "--metric", "recovery", "--guidance-scale", "2"], "--guidance-scale 2 needs a condition"),
         (["eval", WHOLE, "--metric", "consistency"], "was trained with none missing"),
         (["eval", TEXT, "--plot", "completion"], "these plots are of images, but the model is of text"),
     ],

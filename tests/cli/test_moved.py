@@ -37,7 +37,7 @@ def test_it_is_measured_where_its_data_are(run, cli):
     assert ran.code == 0, ran.err
     assert ran.out.splitlines()[-1] == str(run / "evals.jsonl")
     loss, fd = map(json.loads, (run / "evals.jsonl").read_text().splitlines())
-    assert "floor" in ran.out.splitlines()[0] and f"{fd['floor']:.6g}" in ran.out
+    assert "floor" in ran.out.splitlines()[0] and f"{fd['floor']:.4g}" in ran.out
     assert "floor" not in loss
     assert f"warning: fd[pixels] of run: {fd['warning']}\n" in ran.err
     assert measure(cli, "--path", "new", "--json").json["records"][0]["value"] == loss["value"]

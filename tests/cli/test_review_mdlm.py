@@ -81,15 +81,15 @@ def test_weights_of_another_alphabet_are_refused_though_they_fit(made, monkeypat
 
 def test_numbers_of_samples_name_what_was_trained_on_and_how_they_were_drawn(made, monkeypatch):
     monkeypatch.chdir(made)
-    ran = run("eval", "ambient", "--metric", "accuracy,fd", "--samples", "8", "--steps", "3")
+    ran = run("eval", "ambient", "--metric", "recovery,fd", "--samples", "8", "--steps", "3")
     assert ran.code == 0 and ran.err.count("binarized by threshold at 7\n") == 1  # of each split once
     records = {r["metric"]: r for r in map(json.loads, Path("ambient/evals.jsonl").read_text().splitlines())}
-    for name in ("accuracy[sampled]", "fd[pixels]"):
+    for name in ("recovery[sampled]", "fd[pixels]"):
         record = records[name]
         assert record["trained_on"].endswith("binarized by threshold at 7, 50 % missing (seed 0)")
         assert record["split"].endswith("binarized by threshold at 7")
         assert record["sampler"]["name"] == "unmask" and record["steps"] == 3 and 0 < record["nfe"] <= 3
-    assert "sampler" not in records["accuracy[one pass]"]
+    assert "sampler" not in records["recovery[one pass]"]
 
 
 def test_a_profile_says_how_much_was_given(made, monkeypatch):

@@ -44,9 +44,9 @@ def test_unknown_plots_are_refused_before_anything_is_measured(
 ) -> None:
     ran = cli("eval", filled / "pictures", "--plot", "known,knwon", "--metric", "loss")
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err == "error: --plot knwon is unknown; there are known, held-out, wrong\n"
+    assert ran.err == "error: --plot knwon is unknown; there are neighbors, known, held-out, wrong\n"
     ran = cli("eval", filled / "pictures", trained / "runs" / "rf", "--plot", "known")
-    assert (ran.code, ran.err) == (2, "error: --plot known is unknown; rf has no plots\n")
+    assert (ran.code, ran.err) == (2, "error: --plot known is unknown; there are neighbors\n")
     ran = cli("eval", filled / "pictures", "--plot", "wrong")
     assert ran.code == 5 and "plot wrong of fill gave a str, not a PIL image" in ran.err
 

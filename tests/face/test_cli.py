@@ -40,7 +40,11 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         calls.setdefault("evaluate", []).append(SimpleNamespace(run=run, recipe=recipe, options=options))
         return [{"metric": "loss", "value": 0.5, "n": 10}]
 
-    for name, function in {"train": train, "draw": draw, "evaluate": evaluate}.items():
+    def compare(runs: Any, recipes: Any, options: Any, *_: Any) -> Any:
+        records = [{"run": str(one[0]), **evaluate(*one, None)[0]} for one in zip(runs, recipes, options, strict=True)]
+        return SimpleNamespace(records=records, files=[Path("compare/table.json")], table=lambda: (["metric"], []))
+
+    for name, function in {"train": train, "draw": draw, "evaluate": evaluate, "compare": compare}.items():
         module = ModuleType(f"diffcli.engine.{name}")
         setattr(module, name, function)
         monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -300,10 +304,10 @@ def test_eval_tells_all_of_a_measure_and_where_it_is_kept(
     assert main(["eval", "toy"]) == 0
     out, err = capsys.readouterr()
     table = [line.split() for line in out.splitlines()[:-1]]
-    assert table[0] == ["run", "metric", "value", "error", "floor", "real", "n", "images", "unit"]
-    assert [line[1:] for line in table[1:]] == [
+    assert table[0] == ["metric", "value", "error", "floor", "real", "n", "unit"]
+    assert table[1:] == [
         ["fd[pixels]", "3.5", "0.25", "10"],
-        ["nll", "1.5", "0.125", "4", "bits/dim"],
+        ["nll", "1.5", "0.12", "4", "bits/dim"],
         ["agreement[3nn]", "0.5", "0.75", "10"],
     ]
     assert out.splitlines()[-1] == str(path / "evals.jsonl")
@@ -314,7 +318,8 @@ def test_eval_tells_all_of_a_measure_and_where_it_is_kept(
     meta = {"recipe": {"method": {"name": "toy"}}}
     (checkpoint / "manifest.json").write_text(json.dumps({"step": 100, "meta": meta}))
     assert main(["eval", "toy", str(other), str(checkpoint), "--json"]) == 0
-    assert capsys.readouterr().out.splitlines()[-3:-1] == [str(path / "evals.jsonl"), str(other / "evals.jsonl")]
+    kept = [str(path / "evals.jsonl"), str(other / "evals.jsonl"), "compare/table.json"]
+    assert capsys.readouterr().out.splitlines()[-4:-1] == kept
 
 
 def test_resume_goes_on_with_the_recipe_of_the_run(

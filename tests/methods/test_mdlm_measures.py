@@ -152,9 +152,9 @@ def oracle(data: Images) -> Joint:
 @pytest.mark.parametrize("missing", [0.1, 0.5])
 def test_an_oracle_fills_in_everything_rightly(missing):
     data = pictures()
-    records = found(measure.accuracy(bench(oracle(data), data, missing=missing, samples=60)))
-    assert [records[f"accuracy[{name}]"]["value"] for name in ("one pass", "sampled")] == [1, 1]
-    assert records["accuracy[sampled]"]["missing"] == missing
+    records = found(measure.recovery(bench(oracle(data), data, missing=missing, samples=60)))
+    assert [records[f"recovery[{name}]"]["value"] for name in ("one pass", "sampled")] == [1, 1]
+    assert records["recovery[sampled]"]["missing"] == missing
 
 
 def test_images_of_which_nothing_is_hidden_do_not_count():
@@ -162,13 +162,13 @@ def test_images_of_which_nothing_is_hidden_do_not_count():
     it = bench(oracle(pictures()), missing=0.01, samples=60)
     whole = measure.given(it, torch.arange(60), 0.01)[0].known.all(1)
     assert 10 < int(whole.sum()) < 50
-    assert [record["value"] for record in measure.accuracy(it)] == [1, 1]
+    assert [record["value"] for record in measure.recovery(it)] == [1, 1]
 
 
 def test_a_coin_is_right_half_of_the_time():
     """Within 3 standard errors, of 60 images with 32 pixels each: 0.011."""
     it = bench(Fixed(LogLinear(2), torch.tensor([0.5, 0.5])), samples=60)
-    drawn = found(measure.accuracy(it))["accuracy[sampled]"]
+    drawn = found(measure.recovery(it))["recovery[sampled]"]
     assert abs(drawn["value"] - 0.5) < 3 * drawn["standard_error"]
     assert drawn["standard_error"] == pytest.approx(0.5 / math.sqrt(60 * 32), rel=0.5)
 
@@ -178,9 +178,9 @@ def test_one_pass_takes_the_likelier_value():
     it = bench(Fixed(LogLinear(2), torch.tensor([0.4, 0.6])), samples=60, missing=0.5)
     batch, truth = measure.given(it, torch.arange(60), 0.5)
     white = ((truth == 1) & ~batch.known).sum(1) / (~batch.known).sum(1)
-    records = found(measure.accuracy(it))
-    assert records["accuracy[one pass]"]["value"] == pytest.approx(float(white.double().mean()), rel=1e-12)
-    share, drawn = records["accuracy[one pass]"]["value"], records["accuracy[sampled]"]
+    records = found(measure.recovery(it))
+    assert records["recovery[one pass]"]["value"] == pytest.approx(float(white.double().mean()), rel=1e-12)
+    share, drawn = records["recovery[one pass]"]["value"], records["recovery[sampled]"]
     assert abs(drawn["value"] - (0.6 * share + 0.4 * (1 - share))) < 3 * drawn["standard_error"]
 
 
@@ -197,7 +197,7 @@ def test_nothing_to_hide_is_refused():
     with pytest.raises(UsageError, match="--missing 0 hides nothing"):
         MDLMEval(missing=0.0)
     with pytest.raises(UsageError, match="--missing 1e-06 hides nothing of these 60 images"):
-        list(measure.accuracy(bench(coin(LogLinear(2)), missing=1e-6)))
+        list(measure.recovery(bench(coin(LogLinear(2)), missing=1e-6)))
 
 
 # consistency
@@ -229,7 +229,7 @@ def test_consistency_of_a_model_of_whole_images_is_refused():
 # all
 
 
-@pytest.mark.parametrize("name", ["nelbo", "accuracy", "consistency"])
+@pytest.mark.parametrize("name", ["nelbo", "recovery", "consistency"])
 def test_the_same_seed_is_the_same_number_whatever_the_batch(name):
     """To the bit, as there is no network; another seed is another number."""
     predictor = Forgets(LogLinear(2), torch.ones(2))
@@ -245,6 +245,14 @@ def test_the_same_seed_is_the_same_number_whatever_the_batch(name):
 
 
 def test_agreement_is_of_models_that_know_classes():
-    for cond, more in (("none", ()), ("label", ("agreement",))):
+    for cond, more in (("none", ()), ("label", ("accuracy", "agreement"))):
         it = bench(coin(LogLinear(2)), method={"cond": cond})
-        assert it.model.method.measures(it.model.facts) == ("nelbo", "accuracy", "fd", *more)
+        assert it.model.method.measures(it.model.facts) == (
+            "nelbo",
+            "recovery",
+            "fd",
+            "kd",
+            "prdc",
+            *more,
+            "memorization",
+        )

@@ -54,6 +54,12 @@ def bench(trained: Path, **options) -> Bench:
     return Bench(model, model.recipe, EvalOptions(**options), lambda done: None)
 
 
+def measured(it: Bench, measure) -> dict[str, dict]:
+    """The records of a measure, of the samples that the bench holds now."""
+    it.__dict__.pop("compared", None)
+    return {record["metric"]: record for record in measure(it)}
+
+
 def drawn(x: torch.Tensor, label: torch.Tensor | None = None) -> Samples:
     """Pictures in place of samples."""
     return Samples(x, x, x, label, [], nfe=7.0, calls=7, facts={"sampler": {"name": "none"}})
@@ -64,6 +70,8 @@ def test_eval_prints_and_appends_finite_records(run, cli):
     asked = (
         "eval",
         run,
+        "--sampler",
+        "midpoint",
         "--metric",
         "loss,fd,agreement",
         "--samples",
@@ -77,14 +85,14 @@ def test_eval_prints_and_appends_finite_records(run, cli):
     ran = cli(*asked)
     assert ran.code == 0, ran.err
     records = ran.json["records"]
-    assert [r["metric"] for r in records] == ["loss", "fd[pixels]", "agreement[3nn]"]
+    assert [r["metric"] for r in records] == ["loss", "fd[lenet]", "fd[pixels]", "agreement[3nn]"]
     assert lines(run) == [
         {k: v for k, v in r.items() if k in stored} for r, stored in zip(records, lines(run), strict=True)
     ]
     for record in records:
         assert math.isfinite(record["value"]) and record["step"] == 4 and record["weights"] == "ema"
         assert record["dataset"] == "digits" and record["run"].endswith("only")
-    of_loss, of_fd, of_agreement = records
+    of_loss, _, of_fd, of_agreement = records
     assert of_loss["images"] == 64 and "nfe" not in of_loss
     for record in (of_fd, of_agreement):
         assert (record["n"], record["nfe"], record["steps"]) == (40, 10, 5)
@@ -92,8 +100,9 @@ def test_eval_prints_and_appends_finite_records(run, cli):
     assert of_fd["value"] > of_fd["floor"] > 0 and of_fd["reference"] == 359
     assert 0 <= of_agreement["value"] <= 1 and of_agreement["reference"] == 1438
 
-    assert cli(*asked).json["records"] == records, "the same seed is the same number"
-    assert len(lines(run)) == 6 and lines(run)[:3] == lines(run)[3:]
+    again = [{**record, "date": records[0]["date"]} for record in cli(*asked).json["records"]]
+    assert again == [{**record, "date": records[0]["date"]} for record in records], "the same seed is the same number"
+    assert len(lines(run)) == 8
     assert cli("eval", run, "--metric", "loss", "--images", "64", "--raw").code == 0
     assert lines(run)[-1]["weights"] == "raw"
 
@@ -127,8 +136,8 @@ def test_fd_of_training_images_is_its_own_floor(trained):
     for n in (40, 300):
         real, label = it.real(it.train, n)
         it.__dict__["samples"] = drawn(real, label)
-        (record,) = fd(it)
-        assert record["value"] == record["floor"] > 0
+        record = measured(it, fd)["fd[pixels]"]
+        assert record["value"] == pytest.approx(record["floor"], rel=1e-9) and record["floor"] > 0
         assert ("warning" in record) == (n <= 64)
         assert record["n"] == n and record["nfe"] == 7
 
@@ -137,10 +146,11 @@ def test_fd_of_the_held_out_images_is_nothing_and_of_noise_it_is_much(trained):
     it = bench(trained)
     real, label = it.real(it.test, 10000)
     it.__dict__["samples"] = drawn(real, label)
-    (same,) = fd(it)
+    same = measured(it, fd)
     it.__dict__["samples"] = drawn(torch.randn(300, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
-    (noise,) = fd(it)
-    assert same["value"] < 1e-6 < same["floor"] < noise["value"] / 10
+    noise = measured(it, fd)
+    for name in ("fd[pixels]", "fd[lenet]"):
+        assert same[name]["value"] < 1e-6 < same[name]["floor"] < noise[name]["value"] / 10
 
 
 def test_fd_sees_pictures_as_they_are_written(trained):
@@ -148,7 +158,7 @@ def test_fd_sees_pictures_as_they_are_written(trained):
     it = bench(trained)
     real, label = it.real(it.train, 100)
     it.__dict__["samples"] = drawn(torch.where(real.abs() == 1, 3 * real, real), label)
-    (record,) = fd(it)
+    record = measured(it, fd)["fd[pixels]"]
     assert record["value"] == pytest.approx(frechet(real.flatten(1), it.real(it.test, 10000)[0].flatten(1)), rel=1e-9)
 
 
@@ -195,7 +205,11 @@ def test_loss_of_the_record_is_the_mean_over_single_images(trained):
 
 def test_auto_is_what_applies(run, trained, cli):
     ran = cli("eval", run, "--samples", "4", "--steps", "2", "--images", "8", "--json")
-    assert [r["metric"] for r in ran.json["records"]] == ["loss", "fd[pixels]", "agreement[3nn]"]
+    names = [record["metric"] for record in ran.json["records"]]
+    sets = [f"{name}[{e}]" for name in ("fd", "kd") for e in ("lenet", "pixels")]
+    assert names == ["loss", *sets, "accuracy[lenet]", "agreement[3nn]", "memorization[pixels]", "copying[pixels]"]
+    assert "prdc is left out: prdc needs 6 samples or more, but there are 4" in ran.err
+    assert "warning: fd[lenet]" in ran.err and "n = 4 is not above the 64 features" in ran.err
     recipe = recipes.resolve(recipes.read(run / "recipe.toml"))
     assert recipe.spec.metrics.keys() == {"straightness"}
     ran = cli("eval", run, "--metric", "straightness", "--json")

@@ -1,0 +1,114 @@
+"""Records: numbers that carry all that they depend on, appended to their run, and compared only where they are alike."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from diffcli import recipe as recipes
+from diffcli.engine.environment import cpu, versions
+from diffcli.engine.files import acting
+from diffcli.engine.rundir import Found
+from diffcli.options import options, table
+
+if TYPE_CHECKING:
+    from diffcli.engine.evaluate import Bench
+
+Record = dict[str, Any]
+# In these two records of one metric must agree; the sampler, its cost and the model are what is compared.
+ALIKE = (
+    "unit",
+    "objective",
+    "dataset",
+    "split",
+    "n",
+    "images",
+    "extractor",
+    "extractor_sha256",
+    "resizer",
+    "reference",
+    "reference_sha256",
+    "neighbors",
+    "draws",
+    "missing",
+)
+
+
+def record(bench: Bench, metric: str, value: float, more: Mapping[str, Any]) -> Record:
+    """The record of a number. more: what the measure knows of it; with `n` among it, it is of the samples."""
+    model = bench.model
+    of_samples = bench.samples.facts | {"nfe": bench.samples.nfe} if "n" in more else {}
+    on_gpu = model.device.type == "cuda"
+    machine = torch.cuda.get_device_name(model.device) if on_gpu else f"{cpu()}, {torch.get_num_threads()} threads"
+    about = {
+        "metric": metric,
+        "value": value,
+        "dataset": model.facts.name,
+        "split": "none",
+        "seed": bench.options.seed,
+        "run": model.where,
+        "step": model.step,
+        "weights": model.weights,
+        "weights_sha256": model.sha256,
+        "method": bench.recipe.method.name,
+        "device": str(model.device),
+        "hardware": machine,
+        "versions": {name: versions()[name] for name in ("diffcli", "torch")},
+        "date": f"{datetime.now().astimezone():%Y-%m-%dT%H:%M:%S%z}",
+        "command": command(bench),
+    }
+    return {key: value for key, value in {**about, **of_samples, **more}.items() if key != "torch"}
+
+
+def command(bench: Bench) -> str:
+    """The command line that gives the numbers of the measure that is being taken: what differs from the run's own recipe."""
+    base = recipes.resolve(bench.model.recipe.tables())
+    sampler = {} if "sampler" not in bench.recipe.parts else {"name": bench.recipe.parts["sampler"].name}
+    base = recipes.resolve(recipes.overlay(base.tables(), {"sampler": sampler} if sampler else {}))
+    words = ["diffcli", "eval", bench.model.where, "--metric", bench.measuring or bench.options.metric]
+    if sampler and sampler["name"] != bench.model.recipe.parts["sampler"].name:
+        words += ["--sampler", sampler["name"]]
+    for kind in ("dataset", "sampler"):
+        if kind in bench.recipe.parts:
+            words += flags(base.parts[kind].config, bench.recipe.parts[kind].config)
+    return shlex.join([*words, *flags(base.evaluation({}), bench.options, {"metric", "columns", "format"})])
+
+
+def flags(before: Any, now: Any, without: set[str] = frozenset()) -> list[str]:  # type: ignore[assignment]
+    """The flags that make one config of another of its type."""
+    had, has = table(before), table(now)
+    words: list[str] = []
+    for name, option in options(type(now)).items():
+        if name in without or name not in has or has[name] == had.get(name):
+            continue
+        value = has[name]
+        if option.base is bool:
+            words.append(option.flag if value else f"--no-{option.flag[2:]}")
+        else:
+            words += [option.flag, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    return words
+
+
+def append(found: Found, records: list[Record]) -> None:
+    """Keep records in evals.jsonl of the run they are of; a model folder keeps none."""
+    if found.kind == "model" or not records:
+        return
+    path = evals(found)
+    with acting("write", path), open(path, "a", encoding="utf-8") as file:
+        file.writelines(json.dumps(one, allow_nan=False) + "\n" for one in records)
+
+
+def evals(found: Found) -> Path:
+    """Where the records of a run are kept."""
+    return found.run / "evals.jsonl"
+
+
+def comparable(a: Record, b: Record) -> str | None:
+    """The first field in which two records of one metric differ and must not; None where they can be compared."""
+    return next((field for field in ALIKE if a.get(field) != b.get(field)), None)

@@ -1,0 +1,64 @@
+"""What a measure cannot be taken of is refused before any measure has cost time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from diffcli.engine.records import Record
+from diffcli.engine.sample import wishes
+from diffcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from diffcli.engine.evaluate import Bench
+
+Measure = Callable[["Bench"], Iterator[Record]]
+Refusal = Callable[["Bench"], None]
+
+
+def refusing(check: Refusal) -> Callable[[Measure], Any]:
+    """The measure with `refuse`, which `eval` calls before any work: UsageError where it has no meaning, or too few images.
+
+    @refusing(check) on a method's own measure does the same for it.
+    """
+
+    def mark(take: Measure) -> Any:
+        @wraps(take)
+        def measure(bench: Bench) -> Iterator[Record]:
+            check(bench)
+            yield from take(bench)
+
+        measure.refuse = check  # type: ignore[attr-defined]
+        return measure
+
+    return mark
+
+
+def refuse(measure: Any, bench: Bench) -> None:
+    """What a measure refuses, if it refuses anything."""
+    getattr(measure, "refuse", lambda bench: None)(bench)
+
+
+def pictures(name: str, least: int) -> Refusal:
+    """UsageError where samples are no pictures, or they or held-out images are too few, or no extractor sees them."""
+
+    def check(bench: Bench) -> None:
+        if bench.model.facts.alphabet:
+            raise UsageError(f"{name} is of pictures, but {bench.model.where} is of text; leave it out of --metric")
+        if (n := wishes(bench.model, bench.options)[0]) < least:
+            raise UsageError(f"{name} needs {least} samples or more, but there are {n}; raise --samples or --per-class")
+        if (n := len(bench.test)) < least:
+            raise UsageError(
+                f"{name} needs {least} held-out images or more, but there are {n}; leave it out of --metric"
+            )
+        if not bench.extractors:
+            raise UsageError(f"{name} needs an extractor, and none that is installed fits these data")
+
+    return check
+
+
+def conditional(bench: Bench, name: str) -> None:
+    """UsageError where the model knows no classes."""
+    if not getattr(bench.model.method, "conditional", False):
+        raise UsageError(f"{name} needs classes, but {bench.model.where} was trained without; train with --cond label")
