@@ -63,7 +63,7 @@ class Registry:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # a plugin may do anything at import, SystemExit included
-                self.broken.append(Broken(*source.origin, reason(error)))
+                self.broken.append(Broken(*source.origin, reason(error, source.entry.value)))
         self._specs = {kind: dict(sorted(specs.items())) for kind, specs in self._specs.items()}
 
     def add(self, found: list[tuple[Kind, Spec]], origin: Origin) -> None:
@@ -128,8 +128,16 @@ def sources(wanted: str) -> list[Source]:
         if name in {"", "none"} | ours:
             continue
         named = [source for source in others if source.origin.plugin == name]
-        own += named or [Source(Origin(name, "DIFFCLI_PLUGINS", ""), EntryPoint(name, name, "diffcli"))]
+        own += named or [unpackaged(name)]
     return own
+
+
+def unpackaged(module: str) -> Source:
+    """A module as it stands, installed or in the current folder, which is looked at last."""
+    with suppress(OSError):
+        if (here := os.getcwd()) not in sys.path:
+            sys.path.append(here)
+    return Source(Origin(module, "DIFFCLI_PLUGINS", ""), EntryPoint(module, module, "diffcli"))
 
 
 def entries() -> list[EntryPoint]:
@@ -199,10 +207,14 @@ RNGS: dict[str, Any] = {
 }
 
 
-def reason(error: BaseException) -> str:
-    """Why a plugin is broken, on one line."""
+def reason(error: BaseException, module: str = "") -> str:
+    """Why a plugin is broken, on one line; module: that it should be."""
     if isinstance(error, PluginError):
         return show(error)
+    if isinstance(error, AttributeError) and not EntryPoint.pattern.match(module):
+        return f"no plugin of this name is installed, and no module can have it; did you mean {show(module.replace('-', '_'), 80)}?"
+    if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
+        return f"there is no module {show(module, 80)}, neither installed nor in this folder; go to the folder that holds it"
     if isinstance(error, SystemExit):
         return f"it called exit({show(repr(error.code), 80)}) when imported"
     return f"{type(error).__name__}: {show(error)}"

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from diffcli.core.exact import Joint
-from diffcli.core.masked import MaskedPrediction, substitute
+from diffcli.core.masked import MaskedPrediction
 from diffcli.core.process import MaskedProcess
 from diffcli.core.random import Rng
 from diffcli.core.space import Masked, Tokens
 from diffcli.schedules.masked import CosineMask, LogLinear, PolynomialMask
+from diffcli.testing.known import Fixed
 from diffcli_mdlm import MDLMOptions
 from diffcli_mdlm.method import MDLM
 
@@ -51,16 +52,6 @@ class Known(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor, cond: Any) -> MaskedPrediction:
         self.seen.append(x_t)
         return self.law(x_t, t, cond)
-
-
-class Fixed:
-    """A predictor that ignores its input: probs (V,) or (L, V)."""
-
-    def __init__(self, process: MaskedProcess, probs: Tensor):
-        self.process, self.log_probs = process, probs.double().log()
-
-    def __call__(self, x_t: Tensor, t: Tensor, cond: Any) -> MaskedPrediction:
-        return MaskedPrediction(substitute(self.log_probs.expand(*x_t.shape, -1), x_t, self.process.mask_id))
 
 
 def coin(process: MaskedProcess) -> Fixed:

@@ -1,4 +1,4 @@
-"""Denoisers and walks of tokens that the tests of the masked samplers share."""
+"""Walks of tokens that the tests of the masked samplers share, on known denoisers of the kit."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 
 from diffcli.core.denoiser import Cond
-from diffcli.core.masked import MaskedPrediction, substitute
-from diffcli.core.process import MaskedProcess
 from diffcli.core.random import Rng, Rows
 from diffcli.samplers import diffcli_samplers
 from diffcli.samplers.base import Sampler
 from diffcli.samplers.grid import grid
 from diffcli.schedules.masked import CosineMask, LogLinear, PolynomialMask
+from diffcli.testing.known import Fixed, Table, partly
 
 SPECS = {spec.name: spec for spec in diffcli_samplers() if spec.family == "masked"}
 MORE: dict[str, dict[str, Any]] = {
@@ -35,37 +34,6 @@ NAMES = [*SPECS, *MORE]
 PROCESSES = {"loglinear": LogLinear, "cosine": CosineMask, "cubic": lambda vocab: PolynomialMask(vocab, 3.0)}
 
 
-class Table:
-    """A denoiser that looks up what it says by a whole number of x_t, so that a row is the same to the bit in any batch."""
-
-    def __init__(self, process: MaskedProcess, length: int, entries: int = 61):
-        logits = torch.randn(entries, length, process.vocab, generator=torch.Generator().manual_seed(0))
-        self.process, self.table = process, 2 * logits
-
-    def __call__(self, x_t: Tensor, t: Tensor, cond: Cond) -> MaskedPrediction:
-        entry = (x_t * torch.arange(1, x_t.shape[1] + 1)).sum(1) % len(self.table)
-        return MaskedPrediction(substitute(self.table[entry].log_softmax(-1), x_t, self.process.mask_id))
-
-
-class Fixed:
-    """A denoiser of independent tokens: probs (L, V) or (V,), whatever the others are."""
-
-    def __init__(self, process: MaskedProcess, probs: Tensor):
-        self.process, self.log_probs = process, probs.double().log()
-
-    def __call__(self, x_t: Tensor, t: Tensor, cond: Cond) -> MaskedPrediction:
-        log_probs = self.log_probs.expand(*x_t.shape, -1)
-        return MaskedPrediction(substitute(log_probs, x_t, self.process.mask_id))
-
-
-def partly(process: MaskedProcess, rows: int, length: int) -> Tensor:
-    """Rows of which none, few, many and all tokens are masked, in turn."""
-    generator = torch.Generator().manual_seed(1)
-    values = torch.randint(process.vocab, (rows, length), generator=generator)
-    u = torch.rand(rows, length, generator=generator)
-    return torch.where(u < (torch.arange(rows) % 4 / 3)[:, None], process.mask_id, values)
-
-
 def path(
     sampler: Sampler,
     denoiser: Any,
@@ -80,3 +48,6 @@ def path(
     rng = rng or Rows(0, torch.arange(len(x)), len(x))
     times = grid(denoiser.process, steps, spacing)
     return torch.stack([x_s for _, x_s in sampler.trajectory(denoiser, x, times, cond=cond or {}, rng=rng)])
+
+
+__all__ = ["MORE", "NAMES", "PROCESSES", "SPECS", "Fixed", "Table", "make", "partly", "path"]

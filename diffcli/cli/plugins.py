@@ -1,16 +1,18 @@
-"""diffcli plugins [list|why NAME]: what is installed, who brought it, and what was set aside."""
+"""diffcli plugins [list|why|new|check NAME]: what is installed, who brought it, what was set aside; a new one, and its laws."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from diffcli.cli import output
 from diffcli.cli.flags import HELP, Debug, Json
-from diffcli.errors import UsageError, show
+from diffcli.errors import CheckFailed, UsageError, show
 from diffcli.options import nearest
-from diffcli.plugin import KINDS
+from diffcli.plugin import KINDS, Kind
 from diffcli.registry import registry
 
 
@@ -88,7 +90,8 @@ def why(
     for broken in found.broken:
         if broken.name == name:
             answers.append(
-                f"plugin {show(name)} of {show(broken.distribution)} {broken.version}: broken: {broken.reason}"
+                f"plugin {show(name)} of {show(broken.distribution)} {broken.version}".rstrip()
+                + f": broken: {broken.reason}"
             )
     if not answers:
         raise UsageError(f"nothing is named '{show(name, 80)}'{nearest(name, names(), '; see diffcli plugins')}")
@@ -97,10 +100,70 @@ def why(
     output.last({"name": name, "answers": answers}, json)
 
 
+def new(
+    name: Annotated[str, typer.Argument(help="Of the plugin and its component, as in my-method.", show_default=False)],
+    kind: Annotated[Kind, typer.Option(help="What it brings.")] = "method",
+    output_: Annotated[
+        Path, typer.Option("--output", help="Folder to write the package in, as a folder of its name.")
+    ] = Path("."),
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a package that brings a new method, or another part: it works at once, and is there to be changed."""
+    from diffcli.scaffold import create
+
+    made = create(name, kind, output_)
+    for file in made.files:
+        output.result(show(made.folder / file, 2000))
+    output.result(f"next: {show(made.next, 2000)}")
+    output.last({"folder": str(made.folder), "files": made.files, "next": made.next}, json)
+
+
+def check(
+    name: Annotated[str, typer.Argument(help="A plugin, or one component.", autocompletion=lambda: names())],
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Try every law of the conformance kit on a plugin with all it brings, or on one component."""
+    from diffcli.testing.check import check as judge
+
+    suites: dict[str, list[Any]] = {}
+
+    def report(line: str) -> None:
+        of = line.partition(":")[0]
+        if of not in suites:
+            suites[of] = []
+            output.say(f"checking {of}")
+
+    verdicts = judge(name, report)
+    for verdict in verdicts:
+        suites[f"{verdict.kind} {verdict.component}"].append(verdict.outcome)
+    for verdict in verdicts:
+        if verdict.outcome == "skipped":
+            output.say(verdict)
+        elif verdict.outcome == "broken":
+            output.result(show(verdict, 2000))
+            if debug:
+                print(verdict.traceback, file=sys.stderr)
+    counts = ("ok", "broken", "skipped")
+    output.rows(
+        ("OF", *(count.upper() for count in counts)),
+        ((of, *(outcomes.count(count) for count in counts)) for of, outcomes in suites.items()),
+    )
+    of = {count: sum(outcomes.count(count) for outcomes in suites.values()) for count in counts}
+    laws = [{key: value for key, value in vars(v).items() if key != "traceback"} for v in verdicts]
+    output.last({"name": name, **of, "laws": laws}, json)
+    if of["broken"]:
+        again = "" if debug else "; --debug shows where"
+        raise CheckFailed(f"{show(name, 80)} breaks {of['broken']} of {len(verdicts)} laws{again}")
+
+
 def build() -> Any:
     """The command."""
     app = typer.Typer(name="plugins", add_completion=False, rich_markup_mode="rich", context_settings=HELP)
     app.callback(invoke_without_command=True)(plugins)
     app.command("list", context_settings=HELP)(list_)
     app.command("why", context_settings=HELP)(why)
+    app.command("new", context_settings=HELP)(new)
+    app.command("check", context_settings=HELP)(check)
     return typer.main.get_command(app)

@@ -1,0 +1,90 @@
+"""Every plugin that comes with diffcli, and every component of it, keeps every law of the kit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from diffcli.plugin import KINDS
+from diffcli.registry import OWN, registry
+from diffcli.testing import MethodSuite, PluginSuite, SamplerSuite, ScheduleSuite, Suite
+from diffcli.testing.check import SUITES
+
+SMALL = {"channels": 8, "multipliers": (1, 2)}  # of a U-Net
+OPTIONS: dict[tuple[str, str], Any] = {
+    ("method", "rf"): {"model": SMALL},
+    ("method", "ddpm"): {"model": SMALL},
+    ("method", "mdlm"): {"model": SMALL},
+    ("denoiser", "mdlm"): {"model": SMALL},
+    ("model", "mask-transformer"): {"width": 16, "depth": 2, "heads": 2},
+    ("dataset", "folder"): {"path": "pictures", "size": 8},
+    ("dataset", "text"): {"path": "words.txt", "length": 16},
+}
+MORE: list[tuple[type[Suite], str, dict[str, Any]]] = [  # what some are with other options
+    (ScheduleSuite, "polynomial-mask", {"power": 1.0}),
+    (ScheduleSuite, "polynomial-mask", {"power": 10.0}),
+    (SamplerSuite, "ddim", {"eta": 1.0}),
+    (SamplerSuite, "churn", {"churn": 0.0}),
+    (SamplerSuite, "dpmpp-2m-sde", {"eta": 0.0}),
+    (SamplerSuite, "unmask", {"cache": False}),
+    (SamplerSuite, "confidence", {"choice_temperature": 0.0}),
+    (SamplerSuite, "remdm", {"strategy": "rescale", "eta": 1.0}),
+    (SamplerSuite, "remdm", {"strategy": "conf", "eta": 0.5}),
+    (MethodSuite, "mdlm", {"method": {"missing": 0.5}, "model": SMALL}),
+    (MethodSuite, "ddpm", {"method": {"prediction": "v"}, "schedule": {"name": "vp"}, "model": SMALL}),
+]
+LARGE = ("cifar10", "mnist", "fashion-mnist", "shapes")  # data sets that take seconds to compare
+
+
+def shipped() -> Iterator[type[Suite]]:
+    """The suites of everything that is ours."""
+    for plugin in registry().plugins:
+        if plugin.distribution == OWN:
+            yield of(PluginSuite, plugin.plugin)
+    for kind in KINDS:
+        for name in registry().specs(kind):
+            if registry().origin(kind, name).distribution == OWN:
+                for suite in SUITES[kind]:
+                    yield of(suite, name, OPTIONS.get((suite.kind, name), {}))
+    for suite, name, options in MORE:
+        yield of(suite, name, options)
+
+
+def of(suite: type[Suite], name: str, options: Any = None) -> type[Suite]:
+    """The suite of one of them."""
+    return type(suite.__name__, (suite,), {"name": name, "options": options or {}})
+
+
+def cases() -> Iterator[Any]:
+    """A law of a suite each."""
+    for suite in shipped():
+        for law in suite.laws():
+            more = next((f"-{k}" for k, found in enumerate(MORE) if found[2] is suite.options), "")
+            slow = suite.name in LARGE or (more and issubclass(suite, MethodSuite))
+            id = f"{suite.kind}-{suite.name}{more}-{law.removeprefix('test_')}"
+            yield pytest.param(suite, law, id=id, marks=[pytest.mark.slow] if slow else [])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A folder with the pictures and the text that two data sets are of."""
+    folder: Path = tmp_path_factory.mktemp("files")
+    for k in range(24):
+        place = folder / "pictures" / ("train", "test")[k % 4 == 3] / ("dark", "bright")[k % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.linear_gradient("L").rotate(15 * k).resize((8, 8)).point(lambda v, k=k: v // 2 + 128 * (k % 2)).save(
+            place / f"{k}.png"
+        )
+    (folder / "words.txt").write_text("".join(f"the square of {k} is {k * k}\n" for k in range(200)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield
+
+
+@pytest.mark.parametrize(("suite", "law"), list(cases()))
+def test_law(suite: type[Suite], law: str) -> None:
+    getattr(suite(), law)()
