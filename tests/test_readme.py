@@ -34,6 +34,9 @@ def lines() -> list[list[str]]:
 
 def test_the_commands_run_in_their_order(cli, monkeypatch):
     assert len(lines()) >= 6
+    assert (
+        cli("train", "rf", "--cond", "label", "--output", "runs/rf/first", *SMALL["train"]).code == 0
+    )  # of the first block
     for program, *argv in lines():
         assert program == "diffcli"
         small = SMALL.get(argv[0], [])
@@ -70,7 +73,7 @@ def test_the_plugin_trains(tmp_path):
     assert len([line for line in code.splitlines() if line.strip()]) <= 40
 
 
-@pytest.mark.parametrize("kind", ["method", "sampler", "schedule", "dataset"])
+@pytest.mark.parametrize("kind", ["method", "sampler", "schedule", "dataset", "extractor"])
 def test_it_names_what_there_is(kind):
     for name in registry().specs(kind):
         assert f"`{name}`" in README, name

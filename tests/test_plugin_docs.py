@@ -1,0 +1,157 @@
+"""docs/writing-a-plugin.md, followed to the letter: its files written, its commands typed, its mistakes made."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PAGE = (Path(__file__).parents[1] / "docs" / "writing-a-plugin.md").read_text(encoding="utf-8")
+BLOCK = re.compile(
+    r"(?:<!-- (?P<mark>[\w ]+?)(?:: (?P<path>\S+))? -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)```", re.DOTALL
+)
+BLOCKS = [m.groupdict() for m in BLOCK.finditer(PAGE)]
+OFFLINE = [
+    "--no-index",
+    "--no-build-isolation",
+    "--no-deps",
+    "--disable-pip-version-check",
+    "--root-user-action=ignore",
+]
+ROWS = dict(re.findall(r"^\| ([^|`]*(?:`[^`]*`[^|`]*)*) \| `(.*)` \|$", PAGE, re.MULTILINE))
+
+
+class Reader:
+    """Who follows the page in an empty folder, in an environment of diffcli with a folder of its own for what is installed."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.site = folder, folder.parent / "site"
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith(("DIFFCLI", "PYTHON"))}
+        self.env |= {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "PYTHONPATH": str(self.site)}
+        self.env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), self.env["PATH"]])
+
+    def write(self, block: dict[str, str]) -> None:
+        """A file of the page, or what is added to one."""
+        path = self.folder / block["path"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        before = path.read_text(encoding="utf-8") if block["mark"] == "append" else ""
+        path.write_text(before + block["text"], encoding="utf-8")
+
+    def type(self, line: str) -> subprocess.CompletedProcess[str]:
+        """A command as it stands; what pip would install for all goes into the folder of this test, offline."""
+        word, _, rest = line.partition(" ")
+        if word in ("export", "unset"):
+            name, _, value = rest.partition("=")
+            self.env = {k: v for k, v in self.env.items() if k != name} | ({name: value} if word == "export" else {})
+            line = "true"
+        if line.startswith("pip install "):
+            line = " ".join(["python -m pip install", *OFFLINE, "--target", str(self.site), line[12:]])
+        return subprocess.run(
+            ["bash", "-c", line], cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=300
+        )
+
+
+def pattern(line: str) -> re.Pattern[str]:
+    """A printed line, with … for what differs."""
+    return re.compile(".*".join(map(re.escape, line.split("…"))))
+
+
+def printed(number: int) -> Iterator[str]:
+    """The lines that the page shows below a block."""
+    following = BLOCKS[number + 1] if number + 1 < len(BLOCKS) else {"kind": ""}
+    if following["kind"] == "text":
+        yield from following["text"].splitlines()
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
+    """All files of the page, and nothing typed."""
+    made = Reader(tmp_path_factory.mktemp("reader") / "work")
+    for block in BLOCKS:
+        if block["path"]:
+            made.write(block)
+    made.env["DIFFCLI_PLUGINS"] = "evening"
+    return made
+
+
+@pytest.mark.slow
+def test_the_page_works_in_its_order(tmp_path):
+    reader = Reader(tmp_path / "work")
+    ran = 0
+    for number, block in enumerate(BLOCKS):
+        if block["path"]:
+            reader.write(block)
+        elif block["mark"] == "run":
+            said = ""
+            for line in block["text"].splitlines():
+                done = reader.type(line)
+                assert done.returncode == 0, (line, done.stdout, done.stderr)
+                said, ran = said + done.stdout + done.stderr, ran + 1
+            lines = said.splitlines()
+            for line in printed(number):
+                assert any(pattern(line).fullmatch(one) for one in lines), (line, said)
+    assert ran >= 12
+
+
+def test_the_recipe_is_read(reader):
+    done = reader.type("diffcli train huber-bars.toml --help")
+    assert done.returncode == 0, done.stderr
+    assert "[default: 0.1]" in done.stdout
+
+
+# Of each mistake: the file, what stands in it and what is written in its place, and the command that tells.
+INIT, WHY = "evening/__init__.py", "diffcli plugins why evening"
+SPEC = 'name="second",'
+MISTAKES: dict[str, tuple[str, str, str, str]] = {
+    "`@hookimpl` is missing": (INIT, "@hookimpl\ndef diffcli_samplers", "def diffcli_samplers", WHY),
+    "A hook is spelled otherwise": (INIT, "def diffcli_samplers", "def diffcli_sampler", WHY),
+    "A spec is returned, not given in a list or by `yield`": (INIT, f"yield Spec(\n        {SPEC}", f"return Spec(\n        {SPEC}", WHY),
+    "A name with capitals or `_`": (INIT, SPEC, 'name="my_second",', WHY),
+    "A config without `frozen=True`": (INIT, "@dataclass(frozen=True, kw_only=True)\nclass Second", "@dataclass(kw_only=True)\nclass Second", WHY),
+    "A field without help": (INIT, 'opt(0.5, "Where in the step the second call is made.", min=0.1, max=0.9)', "0.5", WHY),
+    "A field that diffcli has already": (INIT, "node: float", "steps: float", WHY),
+    "A default beyond its own bounds": (INIT, "opt(0.5, ", "opt(1.5, ", WHY),
+    "Another's name": (INIT, SPEC, 'name="ddim",', WHY),
+    "A target that is not there": (INIT, "sampler:second", "sampler:secnd", "diffcli plugins check second"),
+    "A part of another family": (INIT, "", "", "diffcli train huber-flow --sampler unmask"),
+    "eps-prediction on the rectified path": ("evening/method.py", "slope", "eps", "diffcli train huber-flow --steps 1"),
+    "A loss that is no mean": ("evening/method.py", "- self.bend).mean()", "- self.bend)", "diffcli train huber-flow --steps 1"),
+    "A data set that gives bytes": (
+        "evening/dataset.py",
+        "from diffcli_vision.datasets import Images\n",
+        "from diffcli_vision import datasets\n\n\nclass Images(datasets.Images):\n    def batch(self, items, index, space):\n"
+        "        return super().batch(items, index, space)._replace(x=self.images[items])\n",
+        "diffcli train huber-flow --steps 1",
+    ),
+}  # fmt: skip
+
+
+def test_every_mistake_of_the_table_is_made():
+    assert set(ROWS) == {*MISTAKES, "The folder is not the one that holds the package"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_gives_its_line(reader, mistake):
+    name, right, wrong, command = MISTAKES[mistake]
+    path = reader.folder / name
+    text = path.read_text(encoding="utf-8")
+    assert right in text
+    path.write_text(text.replace(right, wrong), encoding="utf-8")
+    try:
+        done = reader.type(command)
+    finally:
+        path.write_text(text, encoding="utf-8")
+    assert pattern(ROWS[mistake]).search(done.stdout + done.stderr), done
+
+
+def test_another_folder_says_so(reader, tmp_path):
+    elsewhere = Reader(tmp_path)
+    elsewhere.env["DIFFCLI_PLUGINS"] = "evening"
+    done = elsewhere.type(WHY)
+    assert ROWS["The folder is not the one that holds the package"] in done.stdout
