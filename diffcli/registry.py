@@ -17,6 +17,7 @@ from diffcli.options import nearest
 from diffcli.plugin import KINDS, Kind, Spec
 
 OWN = "diffcli"
+TOLD = 2  # broken plugins in an error about something else
 
 
 class Origin(NamedTuple):
@@ -39,6 +40,9 @@ class Broken:
     version: str
     reason: str
 
+    def __str__(self) -> str:
+        return f"plugin {show(self.name, 80)} is broken: {show(self.reason, 160)}"
+
 
 class Source(NamedTuple):
     """Where a plugin is to be imported from."""
@@ -53,6 +57,7 @@ class Registry:
     def __init__(self, sources: Iterable[Source]) -> None:
         self.broken: list[Broken] = []
         self.plugins: list[Origin] = []
+        self.errors: dict[str, BaseException] = {}  # of the broken ones, by name
         self._specs: dict[Kind, dict[str, Spec]] = {kind: {} for kind in KINDS}
         self._origins: dict[tuple[Kind, str], Origin] = {}
         for source in sources:
@@ -64,6 +69,7 @@ class Registry:
                 raise
             except BaseException as error:  # a plugin may do anything at import, SystemExit included
                 self.broken.append(Broken(*source.origin, reason(error, source.entry.value)))
+                self.errors[source.origin.plugin] = error
         self._specs = {kind: dict(sorted(specs.items())) for kind, specs in self._specs.items()}
 
     def add(self, found: list[tuple[Kind, Spec]], origin: Origin) -> None:
@@ -91,13 +97,14 @@ class Registry:
         specs = self._specs[kind]
         if name in specs:
             return specs[name]
-        if any(broken.name == name for broken in self.broken):
-            raise UsageError(
-                f"no {kind} named '{name}', and the plugin {name} is broken; see diffcli plugins why {name}"
-            )
         near = nearest(name, specs).removeprefix("; did you mean ").rstrip("?")
         hint = f"did you mean '{near}'?" if near else f"installed: {', '.join(specs) or 'none'}"
-        raise UsageError(f"no {kind} named '{show(name, 80)}'; {hint}")
+        raise UsageError(f"no {kind} named '{show(name, 80)}'; {hint}{self.misfortune()}")
+
+    def misfortune(self) -> str:
+        """`; plugin x is broken: why` of the first few that were set aside; nothing where all work."""
+        more = f"; {len(self.broken) - TOLD} more: see diffcli plugins" if len(self.broken) > TOLD else ""
+        return "".join(f"; {broken}" for broken in self.broken[:TOLD]) + more
 
     def origin(self, kind: Kind, name: str) -> Origin:
         """Entry point, distribution and version that brought a spec."""
@@ -130,6 +137,17 @@ def sources(wanted: str) -> list[Source]:
         named = [source for source in others if source.origin.plugin == name]
         own += named or [unpackaged(name)]
     return own
+
+
+def named(name: str, plugins: Iterable[str]) -> str | None:
+    """The plugin that a name means: an entry point `my-model` and its module `my_model` are one name."""
+    known = list(plugins)
+    return name if name in known else next((plugin for plugin in known if dashed(plugin) == dashed(name)), None)
+
+
+def dashed(name: str) -> str:
+    """A name as an entry point has it."""
+    return name.replace("_", "-")
 
 
 def unpackaged(module: str) -> Source:

@@ -22,7 +22,8 @@ from diffcli.registry import registry
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 LONGEST = 40
-RESERVED = ("none", "tests")  # a value of DIFFCLI_PLUGINS; the folder of the tests
+# Values of DIFFCLI_PLUGINS, --extractor and --resume, and the folder of the tests.
+RESERVED = ("none", "auto", "latest", "tests")
 SUFFIX = ".tmpl"  # so that no tool takes a template for Python
 # What is typed once the package is installed, to see the new part at work.
 NEXT: dict[Kind, str] = {

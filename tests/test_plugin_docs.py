@@ -11,9 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from diffcli import scaffold
+
 PAGE = (Path(__file__).parents[1] / "docs" / "writing-a-plugin.md").read_text(encoding="utf-8")
+# A box; the line above a file's says its name, and whether it goes to the end of what is there.
 BLOCK = re.compile(
-    r"(?:<!-- (?P<mark>[\w ]+?)(?:: (?P<path>\S+))? -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)```", re.DOTALL
+    r"(?:^(?P<end>At the end of )?`(?P<path>[\w./-]+)`:\n\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$",
+    re.DOTALL | re.MULTILINE,
 )
 BLOCKS = [m.groupdict() for m in BLOCK.finditer(PAGE)]
 OFFLINE = [
@@ -39,7 +43,7 @@ class Reader:
         """A file of the page, or what is added to one."""
         path = self.folder / block["path"]
         path.parent.mkdir(parents=True, exist_ok=True)
-        before = path.read_text(encoding="utf-8") if block["mark"] == "append" else ""
+        before = path.read_text(encoding="utf-8") if block["end"] else ""
         path.write_text(before + block["text"], encoding="utf-8")
 
     def type(self, line: str) -> subprocess.CompletedProcess[str]:
@@ -86,7 +90,7 @@ def test_the_page_works_in_its_order(tmp_path):
     for number, block in enumerate(BLOCKS):
         if block["path"]:
             reader.write(block)
-        elif block["mark"] == "run":
+        elif block["kind"] == "sh":
             said = ""
             for line in block["text"].splitlines():
                 done = reader.type(line)
@@ -96,6 +100,23 @@ def test_the_page_works_in_its_order(tmp_path):
             for line in printed(number):
                 assert any(pattern(line).fullmatch(one) for one in lines), (line, said)
     assert ran >= 12
+
+
+def test_every_file_is_named_by_its_line():
+    """Seven files, one of them of three pieces; of Python, only the lines of Labelled belong to none."""
+    assert len({block["path"] for block in BLOCKS if block["path"]}) == 7
+    assert sum(bool(block["end"]) for block in BLOCKS) == 2
+    assert sum(block["kind"] == "python" and not block["path"] for block in BLOCKS) == 1
+
+
+def test_the_lines_of_labelled_are_those_of_a_new_plugin(tmp_path):
+    """What is written, installed and trained with --cond label in the tests of the scaffolds."""
+    (box,) = (block["text"] for block in BLOCKS if block["kind"] == "python" and not block["path"])
+    made = scaffold.create("my-method", "method", tmp_path).folder / "my_method"
+    written = {line.split("  #")[0].strip() for path in made.iterdir() for line in path.read_text().splitlines()}
+    code = {line for line in box.splitlines() if not line.startswith("#")}
+    assert len(code) == 5
+    assert code <= written, code - written
 
 
 def test_the_recipe_is_read(reader):
@@ -127,6 +148,17 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         "from diffcli_vision import datasets\n\n\nclass Images(datasets.Images):\n    def batch(self, items, index, space):\n"
         "        return super().batch(items, index, space)._replace(x=self.images[items])\n",
         "diffcli train huber-flow --steps 1",
+    ),
+    "A data set without one of its attributes": (
+        "evening/dataset.py",
+        "from diffcli_vision.datasets import Images\n",
+        "from diffcli_vision import datasets\n\n\nclass Images(datasets.Images):\n    def __init__(self, *given, **named):\n"
+        "        super().__init__(*given, **named)\n        del self.class_names\n",
+        "diffcli train huber-flow --steps 1",
+    ),
+    "`super().__init__()` is forgotten": ("evening/method.py", "super().__init__()", "pass", "diffcli train huber-flow --steps 1"),
+    "A network with `classes`, but `{}` in place of `self.cond(batch, rng)`": (
+        "evening/method.py", "outputs=channels)", "outputs=channels, classes=space.classes)", "diffcli train huber-flow --steps 1"
     ),
 }  # fmt: skip
 

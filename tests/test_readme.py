@@ -43,7 +43,7 @@ def test_the_commands_run_in_their_order(cli, monkeypatch):
         if "--recipe" in argv:
             small = [*small, "--multipliers", "1,2", "--attention", "0,1"]
         if argv[0] == "eval":
-            small = [*small, *(["--per-class", "2"] if "--per-class" in argv else ["--samples", "4", "--images", "8"])]
+            small = [*small, *(["--per-class", "2"] if "--per-class" in argv else ["--samples", "8", "--images", "8"])]
         ran = cli(*argv, *small)
         assert ran.code == 0, (argv, ran.err)
         assert ran.out

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -20,18 +18,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from overhead import ROUNDS, STEPS, overheads
 from torch import Tensor
 
 from diffcli.core.exact import Mixture
-from diffcli.engine.bench import Free, one_thread, walk
-from diffcli.engine.bench_errors import BUDGETS, MODES, PROBLEMS, WALKS, Case, Problem, case, error, errors
+from diffcli.engine.bench import one_thread
+from diffcli.engine.bench_errors import (
+    BUDGETS,
+    FAMILIES,
+    MODES,
+    PROBLEMS,
+    WALKS,
+    Case,
+    Problem,
+    case,
+    error,
+    errors,
+    place,
+)
 from diffcli.engine.environment import environment
 from diffcli.registry import registry
-from diffcli.samplers.grid import grid
-from diffcli.schedules.gaussian import EDM, Betas, Rectified
+from diffcli.schedules.gaussian import EDM, Betas
 
 SCHEDULES = ("linear", "cosine")  # what diffusers takes by default, and what ddpm does
-STEPS, REPEATS, ROUNDS = 50, 5, 15  # of the walks whose overhead is measured: the median of interleaved rounds
 Row = dict[str, Any]
 # what it is, its steps within a budget, and the end of a walk of so many steps
 Peer = tuple[Row, Callable[[int], int], Callable[[int, Problem], Tensor]]
@@ -108,7 +117,7 @@ def noise(on: Problem) -> Tensor:
 def measured(on: Case, libraries: Iterable[str] = ("diffusers", "k-diffusion")) -> list[Row]:
     """A row for each sampler and budget, ours and theirs."""
     assert isinstance(on.process, Betas)
-    rows, about = [], {"schedule": on.schedule, "dimensions": on.size}
+    rows, about = [], {"schedule": on.schedule, "laws": on.family, "dimensions": on.size}
     for name, spec in registry().specs("sampler").items():
         if spec.family != "gaussian" or (sampler := spec.load()(spec.config())).order is None:
             continue
@@ -127,11 +136,11 @@ def measured(on: Case, libraries: Iterable[str] = ("diffusers", "k-diffusion")) 
 def verdicts(rows: list[Row]) -> list[Row]:
     """For each case and budget: the best of ours, of the peers' defaults, and of all their rows."""
     made = []
-    for key in dict.fromkeys((r["schedule"], r["dimensions"], r["budget"]) for r in rows):
-        here = [r for r in rows if (r["schedule"], r["dimensions"], r["budget"]) == key and r["error"] is not None]
+    for key in dict.fromkeys((*place(r), r["budget"]) for r in rows):
+        here = [r for r in rows if (*place(r), r["budget"]) == key and r["error"] is not None]
         ours = [r for r in here if r["library"] == "diffcli"]
         theirs = [r for r in here if r["library"] != "diffcli"]
-        row: Row = dict(zip(("schedule", "dimensions", "budget"), key, strict=True))
+        row: Row = dict(zip(("schedule", "laws", "dimensions", "budget"), key, strict=True))
         for what, among in (("ours", ours), ("default", [r for r in theirs if r["default"]]), ("peer", theirs)):
             if among:
                 best = min(among, key=lambda r: r["error"])
@@ -141,58 +150,6 @@ def verdicts(rows: list[Row]) -> list[Row]:
             row |= {"over default": row["ours"] / row["default"], "over peer": row["ours"] / row["peer"]}
         made.append(row)
     return made
-
-
-def loops() -> dict[str, Callable[[], object]]:
-    """Walks of 16 images of 1x32x32 with a network that costs nothing, plan or set_timesteps included."""
-    x = torch.randn(16, 1, 32, 32, generator=torch.Generator().manual_seed(0))
-    process, eps = Rectified(), x.tanh()
-    found: dict[str, Callable[[], object]] = {}
-    for name in ("ddim", "dpmpp-2m", "unipc"):
-        spec = registry().get("sampler", name)
-        found[name] = partial(walk, spec.load()(spec.config()), Free(process, x), x, grid(process, STEPS))
-    betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
-    try:
-        import diffusers_peers
-
-        for name in ("DDIM", "DPMSolver++(2M)", "UniPC"):
-
-            def run(name: str = name) -> None:
-                made = diffusers_peers.ready(name, betas, STEPS)
-                diffusers_peers.walk(made, lambda x_t, ratio: eps, x, [0.0] * STEPS)
-
-            found[f"diffusers {name}"] = run
-    except ImportError:
-        pass
-    try:
-        import k_diffusion_peers
-
-        sampling = k_diffusion_peers.load()
-        for name in ("euler", "dpmpp_2m"):
-            sample = k_diffusion_peers.samplers(sampling)[name]
-
-            def go(sample: Callable[..., Tensor] = sample) -> None:
-                sample(
-                    lambda y, sigma: eps, x, k_diffusion_peers.sigmas(sampling, "karras", STEPS, betas), disable=True
-                )
-
-            found[f"k-diffusion {name}"] = go
-    except ImportError:
-        pass
-    return found
-
-
-def overheads() -> dict[str, float]:
-    """CPU microseconds a step of each loop: median of interleaved rounds."""
-    there, taken = loops(), dict[str, list[float]]()
-    for _ in range(ROUNDS):
-        for name, loop in there.items():
-            loop()  # what ran before has left other things in the caches
-            begin = time.process_time()
-            for _ in range(REPEATS):
-                loop()
-            taken.setdefault(name, []).append((time.process_time() - begin) / STEPS / REPEATS * 1e6)
-    return {name: statistics.median(values) for name, values in taken.items()}
 
 
 def versions() -> dict[str, str | None]:
@@ -209,12 +166,13 @@ def versions() -> dict[str, str | None]:
 def compare(seed: int) -> Row:
     """Everything, with what it depends on."""
     with one_thread(), torch.no_grad():
-        rows = [row for name in SCHEDULES for size in MODES for row in measured(case(name, size, seed))]
+        kinds = [(name, size, laws) for laws in FAMILIES for name in SCHEDULES for size in MODES]
+        rows = [row for kind in kinds for row in measured(case(*kind, seed))]
         facts = environment("cpu")
         return {
             "environment": {**facts, "versions": {**facts["versions"], **versions()}},
-            "protocol": f"{PROBLEMS} random Gaussian mixtures of seed {seed} a case, {WALKS} starts each, median error (root "
-            f"mean square over dimensions); overhead: {STEPS} steps of 16x1x32x32, a free network, median of {ROUNDS} rounds",
+            "protocol": f"{PROBLEMS} random Gaussian mixtures of seed {seed} a case, of modes of standard deviations {FAMILIES}, "
+            f"{WALKS} starts each, median error (root mean square over dimensions); overhead: {STEPS} steps of 16x1x32x32, a free network, median of {ROUNDS} rounds",
             "verdicts": verdicts(rows),
             "overhead_us": overheads(),
             "rows": rows,
@@ -228,7 +186,7 @@ def main() -> None:
     options = parser.parse_args()
     found = compare(options.seed)
     for row in found["verdicts"]:
-        case_ = f"{row['schedule']:6} {row['dimensions']:2}d {row['budget']:2} calls"
+        case_ = f"{row['laws']:6} {row['schedule']:6} {row['dimensions']:2}d {row['budget']:2} calls"
         print(case_, *(f"| {row[f'{w} is']} {row[w]:.2g}" for w in ("ours", "default", "peer") if w in row), end=" ")
         print(f"| over default {row['over default']:.2f}, over peer {row['over peer']:.2f}" if "peer" in row else "")
     for name, cost in found["overhead_us"].items():

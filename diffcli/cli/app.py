@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from diffcli import __version__
 from diffcli.cli.flags import HELP, Quiet
-from diffcli.errors import DiffcliError, Stopped, UsageError, show
+from diffcli.errors import CheckFailed, DiffcliError, PluginError, Stopped, UsageError, show
 from diffcli.options import nearest
 
 COMMANDS = {  # name: (panel, help); each stands in diffcli.cli.<name>
@@ -110,9 +110,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code if isinstance(code, int) else 0
     except BaseException as error:
         code, line = verdict(error)
-        if "--debug" in args and not isinstance(error, SystemExit):
+        if "--debug" in args and not isinstance(error, SystemExit | CheckFailed):  # nothing went wrong in these
             traceback.print_exception(error)
-        elif code == BUG:
+        elif code == BUG or (code == PluginError.code and not isinstance(error, DiffcliError)):
             line += f" ({crash(error, args)})"
         return finish(code, line)
 
@@ -150,10 +150,12 @@ def verdict(error: BaseException) -> tuple[int, str]:
             errno.EROFS: "; choose a folder that can be written to",
         }.get(error.errno, "")
         return ENVIRONMENT, f"error: {what}{(error.strerror or os.strerror(error.errno)).lower()}{todo}"
-    return (
-        BUG,
-        f"error: {type(error).__name__}: {show(error)}; this is a bug of diffcli or of a plugin, please report it",
-    )
+    what = f"error: {type(error).__name__}: {show(error)}"
+    from diffcli.cli.blame import blamed
+
+    if where := blamed(error):
+        return PluginError.code, f"{what} (in {show(where)}); mend the plugin, or tell its author"
+    return BUG, f"{what}; this is a bug of diffcli or of a plugin, please report it"
 
 
 def usage(error: Any) -> str:
@@ -165,6 +167,7 @@ def usage(error: Any) -> str:
         path = context.command_path if context else "diffcli"
         return f"{path} has no option {error.option_name}{nearest(error.option_name, known, f'; see {path} --help')}"
     message = " ".join(str(error.format_message()).split()).rstrip(".")
+    message = message.replace(": Value error, ", ": ", 1)  # pydantic's words
     return f"{message[:1].lower()}{message[1:]}" + (f"; see {context.command_path} --help" if context else "")
 
 

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from diffcli.cli import output
+from diffcli.cli.blame import warn
 from diffcli.cli.flags import HELP, Debug, Json, complete
-from diffcli.errors import UsageError
+from diffcli.errors import CheckFailed, UsageError
 from diffcli.plugin import Kind
 from diffcli.registry import registry
 
@@ -65,6 +66,7 @@ def bench(
     samplers: order, network calls, overhead, and error at 5 to 50 calls on denoisers that are known exactly. train: a step
     of each method beside what the machine can do. attention: torch's kernels beside the formula written out.
     """
+    warn()
     parts = ["samplers", "train", "attention"] if what == "all" else [what]
     for flag, given, part in (
         ("--samplers", samplers, "samplers"),
@@ -77,6 +79,11 @@ def bench(
     chosen = named("sampler", samplers), named("schedule", schedules), named("method", methods)
     refuse("samplers", "gaussian or masked", "sampler", chosen[0], ("gaussian", "masked"))
     refuse("schedules", "gaussian", "schedule", chosen[1], ("gaussian",))
+    if chosen[0] and chosen[1] and all(registry().get("sampler", name).family == "masked" for name in chosen[0]):
+        raise UsageError(
+            f"--schedules is of gaussian samplers, but {', '.join(chosen[0])} walks on tokens, which no schedule changes; "
+            "leave --schedules out"
+        )
     if dataset is not None:
         registry().get("dataset", dataset)
     folder = Path(output_ or f"bench/{datetime.now().strftime('%Y%m%d-%H%M%S')}")
@@ -98,6 +105,9 @@ def bench(
     for path in written:
         output.result(path)
     output.last({**found, "files": written}, json)
+    made = [row for _, _, rows in tables(found) for row in rows]
+    if all("fault" in row for row in made):
+        raise CheckFailed(f"nothing could be measured; what is wrong with each is in {written[0]}")
 
 
 def named(kind: Kind, text: str | None) -> list[str] | None:
@@ -132,7 +142,8 @@ def tables(found: dict[str, Any]) -> Iterator[tuple[str, Sequence[str], Rows]]:
         keys = [key for key in whole if key != "fault" and not key.endswith(" saved")]
         yield "masked samplers; tokens@steps: calls; law@steps: distance to the law", keys, found["masked"]
     if found.get("train"):
-        yield f"training; a second is of the CPU on a CPU; share of {machine(found['machine'])}", TRAIN, found["train"]
+        share = f"; share of {machine(found['machine'])}" if found["machine"] else ""
+        yield f"training; a second is of the CPU on a CPU{share}", TRAIN, found["train"]
     if found.get("attention"):
         rows = [{**row, **row["us"], "chosen": told_choice(row)} for row in found["attention"]]
         ways = dict.fromkeys(way for row in found["attention"] for way in row["us"])
@@ -141,25 +152,25 @@ def tables(found: dict[str, Any]) -> Iterator[tuple[str, Sequence[str], Rows]]:
 
 
 def accuracy(records: Rows) -> Iterator[tuple[str, Sequence[str], Rows]]:
-    """A table for each schedule and size: the least error over spacings at each number of calls, and the spacing that has it."""
+    """A table for each schedule, laws and size: the least error over spacings at each number of calls, and the spacing that has it."""
     if not records:
         return
-    from diffcli.engine.bench_errors import best
+    from diffcli.engine.bench_errors import best, place
 
     least = best(records)
     budgets = list(dict.fromkeys(r["budget"] for r in records))
-    for schedule, size in dict.fromkeys((r["schedule"], r["dimensions"]) for r in records):
+    for at in dict.fromkeys(map(place, records)):
         rows: dict[str, dict[str, Any]] = {}
         for budget in budgets:
-            here = {name: r for (name, *at), r in least.items() if at == [schedule, size, budget]}
+            here = {r["sampler"]: r for r in least.values() if (*place(r), r["budget"]) == (*at, budget)}
             lowest = min((r["error"] for r in here.values() if r["solver"]), default=None)
             for name, r in here.items():
                 star = " *" if r["solver"] and r["error"] == lowest else ""
                 row = rows.setdefault(name, {"sampler": name if r["solver"] else f"{name} (law)"})
                 row[str(budget)] = f"{r['error']:.2g} {r['spacing']}{star}"
-        title = f"error by network calls; {schedule}, {size} dimensions; * least of the solvers"
-        floors = [r["floor"] for r in records if "floor" in r and (r["schedule"], r["dimensions"]) == (schedule, size)]
-        title += f"; (law): of which {floors[0]:.2g} is chance" if floors else ""
+        title = "error by network calls; {}, {} laws, {} dimensions; * least of the solvers".format(*at)
+        walks = [r for r in records if "floor" in r and place(r) == at]
+        title += "; (law): of which {floor:.2g} +- {floor_std:.1g} is chance".format_map(walks[0]) if walks else ""
         yield title, ["sampler", *map(str, budgets)], list(rows.values())
 
 
@@ -170,7 +181,7 @@ def machine(limits: Rows) -> str:
         + ", ".join(f"{name} {value:.0f} GFLOP/s" for name, value in row["GFLOP/s"].items())
         for row in limits
     )
-    return "; ".join(each) or "nothing"
+    return "; ".join(each)
 
 
 def told_choice(row: dict[str, Any]) -> str:

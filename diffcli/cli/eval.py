@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from diffcli.cli import output
 from diffcli.cli.flags import Given, Section, command, extra
 from diffcli.cli.group import Lazy, group
 from diffcli.cli.method import belongs, below, chooser, chosen, folder, known_run, method_of, panel, tables_of, values
-from diffcli.errors import UsageError
+from diffcli.errors import EnvironmentProblem, UsageError
 from diffcli.metrics import PLOTS
 from diffcli.parts import Tables
 from diffcli.plugin import Kind
@@ -81,10 +82,11 @@ def evaluate(texts: list[str], given: Tables, plots: list[str], place: str | Non
     if place is not None and not (wanted and len(runs) > 1):
         raise UsageError("--output is the folder of a comparison; give two runs or more, or leave it out")
     if plots:
-        from diffcli.engine.plots import known
+        from diffcli.engine.plots import known, ready
 
-        for recipe in made:
+        for run, recipe in zip(runs, made, strict=True):
             known(recipe.spec, plots)
+            ready(run)
     if wanted:
         records, files = measured(runs, made, asked, folder(place))
     if plots:
@@ -100,27 +102,50 @@ def evaluate(texts: list[str], given: Tables, plots: list[str], place: str | Non
 def measured(
     runs: list[Any], made: list[recipes.Recipe], asked: list[EvalOptions], place: Path | None
 ) -> tuple[list[dict[str, Any]], list[Path]]:
-    """Measure one run, or several side by side, and tell it; the records, and where they are kept."""
+    """Measure one run, or several side by side, and tell it; the records, and where they are kept.
+
+    What could not be kept is told before that is raised.
+    """
     kept = list(dict.fromkeys(run.run / "evals.jsonl" for run in runs if run.kind != "model"))
     if len(runs) > 1:
         from diffcli.engine.compare import compare
 
-        comparison = compare([run.path for run in runs], made, asked, place, output.progress())
+        paths = [run.path for run in runs]
+        comparison, unkept = whole(lambda: compare(paths, made, asked, place, output.progress()))
         warned(comparison.records)
         output.rows(*comparison.table())
+        if unkept is not None:
+            raise unkept
         return comparison.records, [*kept, *comparison.files]
     from diffcli.engine.evaluate import evaluate as engine
 
-    records = [{"run": str(runs[0].path), **one} for one in engine(runs[0].path, made[0], asked[0], output.progress())]
+    path = runs[0].path
+    found, unkept = whole(lambda: engine(path, made[0], asked[0], output.progress()))
+    records = [{"run": str(path), **one} for one in found]
     told(records)
+    if unkept is not None:
+        raise unkept
     return records, kept
 
 
+def whole(measure: Callable[[], Any]) -> tuple[Any, EnvironmentProblem | None]:
+    """What the engine gives, and why it could not be kept, if it could not: see engine.records.Unkept."""
+    try:
+        return measure(), None
+    except EnvironmentProblem as error:
+        if not hasattr(error, "result"):
+            raise
+        return error.result, error
+
+
 def warned(records: list[dict[str, Any]]) -> None:
-    """What makes numbers doubtful, on stderr."""
+    """What makes numbers doubtful, on stderr, each thing once a run."""
+    doubted: dict[tuple[str, str], list[str]] = {}
     for record in records:
         if "warning" in record:
-            output.say(f"warning: {record['metric']} of {record['run']}: {record['warning']}")
+            doubted.setdefault((record["run"], record["warning"]), []).append(record["metric"])
+    for (run, why), metrics in doubted.items():
+        output.say(f"warning: {', '.join(metrics)} of {run}: {why}")
 
 
 def told(records: list[dict[str, Any]]) -> None:

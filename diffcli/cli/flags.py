@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from diffcli.cli.blame import warn
 from diffcli.errors import PluginError, UsageError, show
 from diffcli.options import Option, nearest, options, untyped
 
@@ -133,6 +134,7 @@ def command(
                 value = value if option.base is bool else option.parse(value, option.flag)
                 given.setdefault(section.name, {})[key] = untyped(value)
         values.pop("debug")
+        warn()
         run(given, **values)
 
     callback.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

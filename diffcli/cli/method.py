@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diffcli import options
+from diffcli.cli.blame import missing
 from diffcli.cli.flags import Section, complete, extra, peek
 from diffcli.errors import RunError, UsageError, show
 from diffcli.parts import Tables, fits, fitting
@@ -28,7 +29,8 @@ def known_run(text: str, *, started: bool = False) -> Any:
     from diffcli.engine.rundir import find
 
     methods = registry().specs("method")
-    if text not in methods and not os.path.lexists(text) and not {os.sep, ":"} & set(text):
+    here = os.path.lexists(text) or os.path.isdir(os.path.join("runs", text))  # of a method that is gone, too
+    if text not in methods and not here and not {os.sep, ":"} & set(text):
         registry().get("method", text)  # says which name is near
     try:
         return find(text, started=started)
@@ -45,6 +47,10 @@ def tables_of(found: Any, text: str) -> Tables:
     if found.tables is None:
         raise RunError(f"{show(text)} carries no recipe, so it cannot be rebuilt; it was not written by diffcli")
     tables: Tables = found.tables
+    for kind in KINDS:
+        name = tables.get(kind, {}).get("name")
+        if kind != "sampler" and isinstance(name, str) and name not in registry().specs(kind):
+            raise RunError(missing(kind, name, found))  # another sampler can be chosen
     return tables
 
 

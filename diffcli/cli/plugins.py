@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from diffcli.cli.flags import HELP, Debug, Json
 from diffcli.errors import CheckFailed, UsageError, show
 from diffcli.options import nearest
 from diffcli.plugin import KINDS, Kind
-from diffcli.registry import registry
+from diffcli.registry import dashed, registry
 
 
 def listing(json: bool) -> None:
@@ -82,19 +83,25 @@ def why(
                 f"{kind} {name}: {spec.summary} From plugin {origin}{fits}{uses}; implemented by {spec.target}."
             )
     for plugin in found.plugins:
-        if plugin.plugin == name:
+        if dashed(plugin.plugin) == dashed(name):
             parts = [
                 f"{kind} {part}" for kind in KINDS for part in found.specs(kind) if found.origin(kind, part) == plugin
             ]
-            answers.append(f"plugin {plugin}: works; brings {', '.join(parts) or 'nothing'}.")
-    for broken in found.broken:
-        if broken.name == name:
+            tried = f"diffcli plugins check {plugin.plugin} tries what it brings" if parts else ""
             answers.append(
-                f"plugin {show(name)} of {show(broken.distribution)} {broken.version}".rstrip()
+                f"plugin {plugin}: loads; brings {', '.join(parts) or 'nothing'}" + (f"; {tried}." if tried else ".")
+            )
+    for broken in found.broken:
+        if dashed(broken.name) == dashed(name):
+            answers.append(
+                f"plugin {show(broken.name)} of {show(broken.distribution)} {broken.version}".rstrip()
                 + f": broken: {broken.reason}"
             )
+            if debug:
+                traceback.print_exception(found.errors[broken.name])
     if not answers:
-        raise UsageError(f"nothing is named '{show(name, 80)}'{nearest(name, names(), '; see diffcli plugins')}")
+        hint = nearest(name, names(), "; see diffcli plugins") + found.misfortune()
+        raise UsageError(f"nothing is named '{show(name, 80)}'{hint}")
     for answer in answers:
         output.result(answer)
     output.last({"name": name, "answers": answers}, json)

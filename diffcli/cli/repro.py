@@ -9,6 +9,7 @@ import typer
 
 from diffcli import recipe as recipes
 from diffcli.cli import output
+from diffcli.cli.blame import warn
 from diffcli.cli.flags import HELP, Debug, Json, complete
 from diffcli.cli.method import folder, known_run, tables_of
 from diffcli.errors import CheckFailed, UsageError, show
@@ -46,6 +47,7 @@ def repro(
     debug: Debug = False,
 ) -> None:
     """Train a recipe, or take a run of it, measure what it claims, and say whether the claim holds; exit 1 if not."""
+    warn()
     tables, run = start(recipe, run)
     if run is not None:
         for flag, given in (("--seed", seed), ("--output", output)):
@@ -64,6 +66,8 @@ def start(text: str, run: str | None) -> tuple[Tables, str | None]:
     """(tables, run): of a recipe, with the run beside it; or of a run, which is then that run."""
     if text in recipes.shipped() or text.endswith(".toml"):
         return recipes.read(recipes.locate(text)), run
+    if run is not None and os.path.lexists(text):
+        raise UsageError(f"{show(text, 80)} is no recipe; a run stands alone, or behind the recipe it is held to")
     if run is not None or not (text in registry().specs("method") or os.path.lexists(text)):
         recipes.named(text)  # says which name is near
     found = known_run(text)

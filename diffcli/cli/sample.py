@@ -69,10 +69,17 @@ def sample(text: str, tables: Tables, given: Tables, place: str | None, show: bo
 def told(facts: dict[str, Any]) -> None:
     """What --explain knows, the grid last."""
     steps = facts.get("grid", [])
-    output.rows(("WHAT", "IS"), ([key, output.cell(value)] for key, value in facts.items() if key != "grid"))
+    output.rows(("WHAT", "IS"), ([key, words(value)] for key, value in facts.items() if key != "grid"))
     if steps:
         output.result()
         output.rows(list(steps[0]), ([output.cell(value) for value in step.values()] for step in steps))
+
+
+def words(value: Any) -> str:
+    """A value, or options as they would be typed."""
+    if isinstance(value, dict):
+        return " ".join(f"{key}={output.cell(one)}" for key, one in value.items()) or "none"
+    return output.cell(value)
 
 
 def build() -> Any:

@@ -26,13 +26,22 @@ class Mixture:
         self.norms = (self.means**2).sum(-1)
 
     @classmethod
-    def random(cls, process: GaussianProcess, size: int, modes: int, generator: torch.Generator) -> Mixture:
-        """A law of `modes` blobs in `size` dimensions that no one has tuned a sampler to.
+    def random(
+        cls,
+        process: GaussianProcess,
+        size: int,
+        modes: int,
+        generator: torch.Generator,
+        spread: tuple[float, float] = (0.05, 0.3),
+    ) -> Mixture:
+        """A law of `modes` blobs in `size` dimensions.
 
-        Means uniform in [-1, 1]^size, standard deviations log-uniform between 0.05 and 0.3, weights 0.2 to 1.2, normalized.
+        Means uniform in [-1, 1]^size, standard deviations log-uniform between the two of spread, weights 0.2 to 1.2,
+        normalized.
         """
         means = 2 * torch.rand(modes, size, dtype=torch.float64, generator=generator) - 1
-        stds = 0.05 * 6 ** torch.rand(modes, dtype=torch.float64, generator=generator)
+        low, high = spread
+        stds = low * (high / low) ** torch.rand(modes, dtype=torch.float64, generator=generator)
         weights = torch.rand(modes, dtype=torch.float64, generator=generator) + 0.2
         return cls(process, weights / weights.sum(), means, stds)
 

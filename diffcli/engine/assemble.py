@@ -12,10 +12,13 @@ from diffcli.core.denoiser import Preconditioned
 from diffcli.core.method import Method
 from diffcli.core.random import key
 from diffcli.core.space import Autoencoder, Latents, Pixels, Space, Text, Tokens
-from diffcli.errors import UsageError
+from diffcli.errors import PluginError, UsageError, show
 from diffcli.parts import Part
 from diffcli.recipe import Recipe
 from diffcli.registry import registry
+
+FACTS = ("name", "split", "shape", "classes", "class_names")
+READING = ("__len__", "to", "items", "batch")
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Facts:
 
     @classmethod
     def of(cls, dataset: Any) -> Facts:
+        complete(dataset, show(getattr(dataset, "name", type(dataset).__name__), 80), FACTS)
         names, alphabet = tuple(dataset.class_names), getattr(dataset, "alphabet", "")
         return cls(dataset.name, dataset.split, tuple(dataset.shape), dataset.classes, names, alphabet)
 
@@ -75,7 +79,15 @@ class Assembly:
 def open_data(recipe: Recipe, split: str) -> Any:
     """The recipe's data set: split "train", or "test" for the held-out images."""
     part = recipe.parts["dataset"]
-    return registry().get("dataset", part.name).load()(part.config, split)
+    dataset = registry().get("dataset", part.name).load()(part.config, split)
+    complete(dataset, part.name, (*FACTS, *READING))
+    return dataset
+
+
+def complete(dataset: Any, name: str, needed: tuple[str, ...]) -> None:
+    """PluginError where a data set has not all that it is read by."""
+    if lacking := [what for what in needed if not hasattr(dataset, what)]:
+        raise PluginError(f"data set {name} lacks {' and '.join(lacking)}; see docs/writing-a-plugin.md")
 
 
 def assemble(recipe: Recipe, facts: Facts, autoencoder: Autoencoder | None = None) -> Assembly:

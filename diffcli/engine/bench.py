@@ -1,4 +1,4 @@
-"""What each sampler costs and how exact it is, measured on denoisers that are known: no training, no data, under a minute."""
+"""What each sampler costs and how exact it is, measured on denoisers that are known: no training, no data, about a minute."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from diffcli.core.denoiser import Cond, Counted, Prediction
 from diffcli.core.exact import Mixture
 from diffcli.core.process import GaussianProcess
-from diffcli.engine.bench_errors import DRAWS, MODES, PROBLEMS, WALKS, Case, case, errors, start, walk
+from diffcli.engine.bench_errors import DRAWS, FAMILIES, MODES, PROBLEMS, WALKS, Case, case, errors, start, walk
 from diffcli.errors import show
 from diffcli.plugin import Spec
 from diffcli.registry import OWN, registry
@@ -118,7 +118,8 @@ def samplers(
     with one_thread(), torch.no_grad():
         report("exact walks")
         chosen = defaults() if schedules is None else schedules
-        cases = [case(name, size, problems=problems, walks=walks) for name in chosen for size in MODES]
+        kinds = [(name, size, laws) for name in chosen for laws in FAMILIES for size in MODES]
+        cases = [case(*kind, problems=problems, walks=walks) for kind in kinds]
         for name, spec in wanted.items():
             report(name)
             rows.append(row := {"sampler": name})
@@ -138,7 +139,7 @@ def measure(row: dict[str, Any], records: list[dict[str, Any]], spec: Spec, case
     records += made
     if bad := [r for r in made if r["error"] is None]:
         r = bad[0]
-        where = f"{r['schedule']} in {r['dimensions']} dimensions, {r['steps']} {r['spacing']} steps"
+        where = f"{r['schedule']}, {r['laws']} laws in {r['dimensions']} dimensions, {r['steps']} {r['spacing']} steps"
         row["fault"] = f"not finite: {where}" + (f", and {len(bad) - 1} more" if len(bad) > 1 else "")
     if row["nfe"] != row["counted"]:
         row["fault"] = f"it declares {row['nfe']} calls for 20 steps and makes {row['counted']:g}"

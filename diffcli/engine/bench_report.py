@@ -10,7 +10,19 @@ from typing import Any
 
 from diffcli.engine.bench import defaults, samplers
 from diffcli.engine.bench_attention import HEADS, SIZE, WHOLE, attention
-from diffcli.engine.bench_errors import BUDGETS, DRAWS, MODES, PROBLEMS, SPACINGS, WALKS, best
+from diffcli.engine.bench_errors import (
+    BUDGETS,
+    DRAWS,
+    FAMILIES,
+    LAWS,
+    MODES,
+    PAIRS,
+    PROBLEMS,
+    SPACINGS,
+    WALKS,
+    best,
+    place,
+)
 from diffcli.engine.bench_masked import masked_samplers
 from diffcli.engine.bench_train import CONV, MATMUL, ROUNDS, train
 from diffcli.engine.environment import environment
@@ -59,10 +71,13 @@ def protocol(schedules: Sequence[str] | None) -> dict[str, Any]:
     return {
         "schedules": list(schedules or defaults()),
         "laws": f"{PROBLEMS} random Gaussian mixtures each: "
-        + ", ".join(f"{m} modes in {d}d" for d, m in MODES.items()),
-        "starts": f"{WALKS} a law; {DRAWS} of a random walk, on the first law",
+        + ", ".join(f"{m} modes in {d}d" for d, m in MODES.items())
+        + "; standard deviations of a mode: "
+        + ", ".join(f"{name} {low} to {high}" for name, (low, high) in FAMILIES.items()),
+        "starts": f"{WALKS} a law; {DRAWS} of a random walk, on the first {LAWS} laws",
         "error": "median distance to the end of the exact walk, root mean square over dimensions; of a random walk the "
-        "sliced Wasserstein-1 distance to the law",
+        "sliced Wasserstein-1 distance to the law, mean over laws",
+        "floor": f"mean and standard deviation of that of {PAIRS} pairs of sets of exact samples",
         "budgets": list(BUDGETS),
         "spacings": list(SPACINGS),
         "seed": 0,
@@ -78,7 +93,7 @@ def write(found: dict[str, Any], folder: Path) -> list[Path]:
 
 
 def draw(records: Iterable[Mapping[str, Any]], stem: Path) -> list[Path]:
-    """<stem>.png and <stem>.pdf: a panel for each schedule and size, a line for each solver at its best spacing.
+    """<stem>.png and <stem>.pdf: a panel for each schedule, laws and size, a line for each solver at its best spacing.
 
     Random walks are left out: their error is of another kind. Lines that fall together are drawn once, under both names.
     Empty where there is no solver.
@@ -91,17 +106,17 @@ def draw(records: Iterable[Mapping[str, Any]], stem: Path) -> list[Path]:
         return []
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
     looks = dict(zip(names, zip(cycle(COLOURS), cycle(MARKERS), strict=False), strict=False))
-    sizes = sorted({key[1] for key in panels})
-    schedules = list(dict.fromkeys(key[0] for key in panels))
+    sizes = sorted({size for *_, size in panels})
+    cases = list(dict.fromkeys((schedule, laws) for schedule, laws, _ in panels))
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(1.4 + 2.6 * len(sizes), 0.6 + 2.3 * len(schedules)), layout="constrained")
-        grid = figure.subplots(len(schedules), len(sizes), squeeze=False, sharex=True, sharey=True)
-        for (schedule, size), panel in panels.items():
-            axes = grid[schedules.index(schedule)][sizes.index(size)]
+        figure = Figure(figsize=(1.4 + 2.6 * len(sizes), 0.6 + 2.3 * len(cases)), layout="constrained")
+        grid = figure.subplots(len(cases), len(sizes), squeeze=False, sharex=True, sharey=True)
+        for (schedule, laws, size), panel in panels.items():
+            axes = grid[cases.index((schedule, laws))][sizes.index(size)]
             for name, line in panel.items():
                 colour, marker = looks[name]
                 axes.plot(*zip(*line, strict=True), color=colour, marker=marker, ms=3.5, lw=0.9, label=name)
-            axes.set_title(f"{schedule}, {size} dimensions")
+            axes.set_title(f"{schedule}, {laws} laws, {size} dimensions")
             axes.set_xscale("log")
             axes.set_yscale("log")
             axes.set_xticks(BUDGETS, [str(b) for b in BUDGETS])
@@ -114,11 +129,11 @@ def draw(records: Iterable[Mapping[str, Any]], stem: Path) -> list[Path]:
         return [save(figure, stem, kind) for kind in ("png", "pdf")]
 
 
-def lines(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], dict[str, list[tuple[int, float]]]]:
-    """(schedule, dimensions) -> name -> [(NFE, error)], the best solver at the most calls first."""
-    panels: dict[tuple[str, int], dict[str, list[tuple[int, float]]]] = {}
-    for (name, schedule, size, _), record in best(r for r in records if r["solver"]).items():
-        panel = panels.setdefault((schedule, size), {})
+def lines(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, int], dict[str, list[tuple[int, float]]]]:
+    """(schedule, laws, dimensions) -> name -> [(NFE, error)], the best solver at the most calls first."""
+    panels: dict[tuple[str, str, int], dict[str, list[tuple[int, float]]]] = {}
+    for (name, *_), record in best(r for r in records if r["solver"]).items():
+        panel = panels.setdefault(place(record), {})
         panel.setdefault(name, []).append((record["nfe"], record["error"]))
     for key, panel in panels.items():
         once: dict[tuple[tuple[int, float], ...], str] = {}

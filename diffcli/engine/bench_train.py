@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffcli import recipe as recipes
 from diffcli.engine.job import Job, prepare, step_once
 from diffcli.engine.precision import precision_of
-from diffcli.errors import show
+from diffcli.errors import UsageError, show
 from diffcli.registry import registry
 
 ROUNDS = 5  # of which the median is taken; each asks every method in turn, so that all see the same machine
@@ -153,7 +153,8 @@ def train(
 
     A step is the engine's own: data, forward, backward, clipping, AdamW and the average of the weights. GFLOP counts its
     products and convolutions alone, so share says how far the whole step is from the machine's own pace in those.
-    fault: why a method could not be measured; that is its row, and the others go on.
+    fault: why a method could not be measured; that is its row, and the others go on. UsageError where one that was named
+    does not fit the data.
     """
     rows: dict[str, dict[str, Any]] = {}
     lanes: list[Lane] = []
@@ -163,12 +164,16 @@ def train(
             rows[name] = {"method": name}
             try:
                 lanes.append(enter(name, dataset))
+            except UsageError as error:  # of what was asked for by name, and could only be left out
+                if names is not None:
+                    raise
+                rows[name]["fault"] = f"{type(error).__name__}: {show(error, 120)}"
             except Exception as error:  # third parties' code, or data that are not here
                 rows[name]["fault"] = f"{type(error).__name__}: {show(error, 120)}"
     jobs = [lane.job for lane in lanes]
     dtypes = {precision_of(job.recipe.train.precision, job.device): job.device for job in jobs}
     measured = {dtype: Limit(device, dtype) for dtype, device in dtypes.items()}
-    for k in range(rounds):
+    for k in range(rounds if lanes else 0):
         report(f"round {k + 1} of {rounds}")
         for limit in measured.values():
             limit.round()

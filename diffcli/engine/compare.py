@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,10 +12,11 @@ from rich.console import Console
 
 from diffcli.engine.charts import chart
 from diffcli.engine.draw import fresh, vacant
-from diffcli.engine.evaluate import evaluate
+from diffcli.engine.evaluate import measured as measure
+from diffcli.engine.evaluate import opened
 from diffcli.engine.files import acting, dump_json, durable, room
 from diffcli.engine.measures import objective
-from diffcli.engine.records import Record, comparable
+from diffcli.engine.records import Record, Unkept, comparable
 from diffcli.engine.rundir import CLOCK, STAMP
 from diffcli.errors import UsageError, show
 from diffcli.recipe import Recipe
@@ -25,6 +26,9 @@ CURES = {
     "objective": "losses of different objectives are different functions; leave loss out of --metric",
     "n": "give them the same --samples",
     "images": "give them the same --images",
+    "label": "ask both for the same classes with --label",
+    "shape": "give runs of one data set in one size",
+    "reference_sha256": "the held-out images differ; give runs of one data set",
 }
 
 
@@ -84,17 +88,24 @@ def compare(
     """Measure runs and write table.json, compare.png and compare.pdf to a new or empty folder, by default compare/<time>.
 
     Where auto measures several objectives, the loss is left out. UsageError names the first two records that are unlike;
-    those that were measured by then are kept in their runs.
+    those that were measured by then are kept in their runs. Unkept, which carries the comparison, where they could not be.
     """
     room(folder or Path("compare"), 0)
     if folder is not None:
         vacant(folder)
     names, console = labels(runs), console or Console(stderr=True)
-    refuse_other_data(names, recipes)
-    without = frozenset({"loss"} if len({objective(recipe) for recipe in recipes}) > 1 else ())
+    refuse_other_data(names, [{"dataset": recipe.parts["dataset"].name} for recipe in recipes])
+    benches = [opened(*one) for one in zip(runs, recipes, options, strict=True)]
+    refuse_other_data(names, [{"shape": b.model.facts.shape, "split": b.test.split} for _, b in benches])
+    several = len({objective(recipe) for recipe in recipes}) > 1
+    without = {"loss": "losses of different objectives are different functions"} if several else {}
     measured: list[list[Record]] = []
-    for run, recipe, asked in zip(runs, recipes, options, strict=True):
-        records = evaluate(run, recipe, asked, console, without=without)
+    unkept: Unkept | None = None
+    for run in runs:
+        try:
+            records = measure(*benches.pop(0), console, without)
+        except Unkept as error:
+            records, unkept = error.result, error
         measured.append([{"run": str(run), **record} for record in records])
         for name, before in zip(names, measured[:-1], strict=False):
             refuse_unlike(before, measured[-1], name, names[len(measured) - 1])
@@ -106,18 +117,21 @@ def compare(
     about = [{"label": name, "run": str(run)} for name, run in zip(names, runs, strict=True)]
     durable(made.files[0], dump_json({"runs": about, "records": made.by_metric()}))
     made.files.extend(chart(names, made.by_metric(), folder / "compare"))
+    if unkept is not None:
+        raise Unkept(unkept, made)
     return made
 
 
-def refuse_other_data(names: Sequence[str], recipes: Sequence[Recipe]) -> None:
-    """UsageError before anything is measured where two runs are of data sets of other names."""
-    data = [recipe.parts["dataset"].name for recipe in recipes]
+def refuse_other_data(names: Sequence[str], data: Sequence[Mapping[str, Any]]) -> None:
+    """UsageError before anything is measured where what is known of the data of two runs differs."""
     for name, one in zip(names, data, strict=True):
-        if one != data[0]:
-            raise UsageError(
-                f"numbers of {names[0]} and {name} cannot be compared: dataset is {data[0]} and {one}; "
-                "give runs of one data set"
-            )
+        for field, first in data[0].items():
+            if one[field] != first:
+                values = [show(plain(value), 120) for value in (first, one[field])]
+                raise UsageError(
+                    f"numbers of {names[0]} and {name} cannot be compared: {field} is {values[0]} and {values[1]}; "
+                    f"{CURES.get(field, 'give runs of one data set')}"
+                )
 
 
 def refuse_unlike(before: Sequence[Record], now: Sequence[Record], a: str, b: str) -> None:
@@ -135,6 +149,8 @@ def refuse_unlike(before: Sequence[Record], now: Sequence[Record], a: str, b: st
 
 def plain(value: Any) -> str:
     """A field of a record in words."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
     return "none" if value in (None, "") else str(value)
 
 

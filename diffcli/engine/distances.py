@@ -33,11 +33,14 @@ def fd(bench: Bench) -> Iterator[Record]:
         value = frechet.between(frechet.moments(it.drawn), it.real_moments)
         floor = frechet.between(frechet.moments(it.floor), it.real_moments)
         more: Record = {"floor": floor, **it.facts()}
+        doubts = [more["warning"]] if "warning" in more else []
         if few <= size:
             whose = "n" if few == len(it.drawn) else "reference"
-            more["warning"] = (
+            doubts.append(
                 f"{whose} = {few} is not above the {size} features: the covariance is singular and the distance biased"
             )
+        if doubts:
+            more["warning"] = "; ".join(doubts)
         yield bench.record(f"fd[{it.extractor.name}]", value, **more)
 
 
@@ -53,7 +56,8 @@ def kd(bench: Bench) -> Iterator[Record]:
 
 @refusing(pictures("prdc", manifold.CROWD + 1))
 def prdc(bench: Bench) -> Iterator[Record]:
-    """Precision and recall with balls of 3 neighbors, density and coverage with 5; each with its floor, which is its best."""
+    """Precision and recall with balls of 3 neighbors, density and coverage with 5; each beside its floor: training images
+    in place of samples. Precision and density may be above it where samples lie in the middle of what is real."""
     for it in bench.compared:
         drawn = manifold.shares(it.real_manifold, manifold.manifold(it.drawn))._asdict()
         floor = manifold.shares(it.real_manifold, manifold.manifold(it.floor))._asdict()
@@ -69,7 +73,8 @@ def memorization(bench: Bench) -> Iterator[Record]:
     nearer to the training images than a held-out one is (Meehan et al. 2020): 1/2 where nothing is copied.
 
     In all training images, and in pixels where no extractor was named: copies are a matter of pixels. The floor has
-    held-out images in place of samples, at the same n.
+    floor_n held-out images in place of samples, as many or all there are: a mean over single images, which n does not
+    bias, with floor_error its standard error. null_error of copying is the spread of its value where nothing is copied.
     """
     named = bench.options.extractor.strip() != "auto"
     for it in bench.compared if named else [one for one in bench.compared if one.extractor.name == "pixels"]:
@@ -79,7 +84,7 @@ def memorization(bench: Bench) -> Iterator[Record]:
             for query in (it.drawn, held_out)
         )
         name, n = it.extractor.name, len(it.drawn)
-        (value, error), (floor, _) = (share(memorized(distance)) for distance in (found, fair))
+        (value, error), (floor, floor_error) = (share(memorized(distance)) for distance in (found, fair))
         about = {
             "split": bench.train.split,
             "n": n,
@@ -88,6 +93,8 @@ def memorization(bench: Bench) -> Iterator[Record]:
             "floor_n": len(held_out),
             "floor_split": bench.test.split,
         }
-        yield bench.record(f"memorization[{name}]", value, standard_error=error, floor=floor, **about)
+        yield bench.record(
+            f"memorization[{name}]", value, standard_error=error, floor=floor, floor_error=floor_error, **about
+        )
         value, error = closer(found[:, 0], fair[:, 0])
-        yield bench.record(f"copying[{name}]", value, standard_error=error, floor=0.5, **about)
+        yield bench.record(f"copying[{name}]", value, null_error=error, floor=0.5, **about)

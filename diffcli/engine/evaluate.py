@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,18 @@ from diffcli.core.random import Rows, shuffled
 from diffcli.core.space import Space
 from diffcli.engine.compared import REFERENCE, Compared, Plain, digest, extractors
 from diffcli.engine.load import Model, read, split
-from diffcli.engine.measures import MEASURES, judges, measure
+from diffcli.engine.measures import measure, refuse_unknown
 from diffcli.engine.precision import autocast
-from diffcli.engine.records import Record, append, record
+from diffcli.engine.records import Record, Unkept, append, ready, record
 from diffcli.engine.refusals import refuse
-from diffcli.engine.rundir import find
-from diffcli.engine.sample import Samples, sample, wishes
-from diffcli.errors import UsageError, show
+from diffcli.engine.rundir import Found, find
+from diffcli.engine.sample import Samples, classes_of, sample, wishes
+from diffcli.errors import DiffcliError, UsageError
 from diffcli.metrics.features import Extractor
 from diffcli.recipe import Recipe
 from diffcli.sections import EvalOptions
 
+NOTHING: Mapping[str, str] = {}
 PART = 5000  # training images at a time: their distances to 1,000 samples then take 40 MB
 
 
@@ -58,6 +59,7 @@ class Bench:
     ):
         self.model, self.recipe, self.options, self.tick = model, recipe, options, tick
         self.splits = {} if test is None else {"test": test}
+        self.hashes: dict[str, str] = {}
         self.notes: list[str] = []
         self.measuring = ""  # the measure that is being taken
 
@@ -79,10 +81,26 @@ class Bench:
             self.splits[name] = split(self.model, self.recipe, name)
         return self.splits[name]
 
-    def real(self, data: Any, most: int) -> tuple[Tensor, Tensor | None]:
-        """(n, C, H, W) and labels of at most `most` images, chosen and ordered once and for all."""
-        items = shuffled(0, torch.arange(min(most, len(data))), len(data))
-        parts = [data.batch(i, i, Plain) for i in items.split(Space.rows)]
+    @cached_property
+    def classes(self) -> list[int] | None:
+        """Those that samples are asked for; None is each once, or none at all."""
+        return classes_of(self.model, self.options)
+
+    def order(self, data: Any, most: int, classes: list[int] | None = None) -> Tensor:
+        """(n,) numbers of at most `most` items, of these classes or of all, chosen and ordered once and for all."""
+        if classes is None:
+            return shuffled(0, torch.arange(min(most, len(data))), len(data))
+        items = shuffled(0, torch.arange(len(data)), len(data))
+        labels = torch.cat([data.batch(i, i, Plain).label.cpu() for i in items.split(Space.rows)])
+        return items[torch.isin(labels, torch.tensor(classes))][:most]
+
+    def alike(self, data: Any, most: int) -> Tensor:
+        """(n, C, H, W) of at most `most` images, of the classes that samples are asked for."""
+        return self.real(data, most, self.classes)[0]
+
+    def real(self, data: Any, most: int, classes: list[int] | None = None) -> tuple[Tensor, Tensor | None]:
+        """(n, C, H, W) and labels of at most `most` images, of these classes or of all: see `order`."""
+        parts = [data.batch(i, i, Plain) for i in self.order(data, most, classes).split(Space.rows)]
         labels = None if parts[0].label is None else torch.cat([p.label for p in parts]).cpu()
         return torch.cat([p.x for p in parts]).float().cpu(), labels
 
@@ -108,7 +126,18 @@ class Bench:
     @cached_property
     def reference_sha256(self) -> str:
         """Of the held-out images that samples are compared with."""
-        return digest(self.real(self.test, REFERENCE)[0])
+        if self.classes is None:
+            return self.sha256(self.test.split) or ""
+        return digest([self.alike(self.test, REFERENCE)])
+
+    def sha256(self, split: str) -> str | None:
+        """Of at most REFERENCE images or texts of a split that is open, called as data sets call it; None of any other."""
+        name = next((name for name, data in self.splits.items() if data.split == split), None)
+        if name is not None and name not in self.hashes:
+            data, space = self.splits[name], self.model.facts.space(None)
+            parts = self.order(data, REFERENCE).split(Space.rows)
+            self.hashes[name] = digest(data.batch(items, items, space).x for items in parts)
+        return None if name is None else self.hashes[name]
 
     def note(self, line: str) -> None:
         """A line that stands in place of a number, or beside one."""
@@ -119,21 +148,20 @@ class Bench:
         return record(self, metric, value, more)
 
 
-def chosen(bench: Bench, without: frozenset[str] = frozenset()) -> list[str]:
+def chosen(bench: Bench, without: Mapping[str, str] = NOTHING) -> list[str]:
     """The measures asked for by name; auto is what the method says, less what does not apply, of which a note is taken.
 
-    UsageError before anything costs time.
+    without: what auto leaves out, and why. UsageError before anything costs time.
     """
     spec, names = bench.recipe.spec, list(dict.fromkeys(name.strip() for name in bench.options.metric.split(",")))
     if auto := names == ["auto"]:
-        without |= frozenset() if judges(bench) else {"accuracy"}
-        names = [name for name in bench.model.method.measures(bench.model.facts) if name not in without]
-    if unknown := [name for name in names if name not in MEASURES and name not in spec.metrics]:
-        raise UsageError(
-            f"--metric {show(unknown[0], 80)} is unknown; there are {', '.join([*MEASURES, *spec.metrics])}"
-        )
+        names = list(bench.model.method.measures(bench.model.facts))
+    refuse_unknown(spec, names)
     fit = []
     for name in names:
+        if auto and name in without:
+            bench.note(f"{name} is left out: {without[name]}")
+            continue
         try:
             refuse(measure(name, spec), bench)
             fit.append(name)
@@ -144,32 +172,40 @@ def chosen(bench: Bench, without: frozenset[str] = frozenset()) -> list[str]:
     return fit
 
 
-def evaluate(
-    run: str | Path,
-    recipe: Recipe,
-    options: EvalOptions,
-    console: Console | None = None,
-    *,
-    without: frozenset[str] = frozenset(),
-) -> list[Record]:
+def evaluate(run: str | Path, recipe: Recipe, options: EvalOptions, console: Console | None = None) -> list[Record]:
     """Measure a run; its records, each appended to evals.jsonl beside it when it is known.
 
-    recipe: the run's, with the sampler to use; options: see Recipe.evaluation; without: measures that auto leaves out.
-    Raises DiffcliError.
+    recipe: the run's, with the sampler to use; options: see Recipe.evaluation. Raises DiffcliError; Unkept, which carries
+    the records, where they were measured and could not be appended.
     """
+    return measured(*opened(run, recipe, options), console or Console(stderr=True))
+
+
+def opened(run: str | Path, recipe: Recipe, options: EvalOptions) -> tuple[Found, Bench]:
+    """A run and its model on the bench. Raises DiffcliError, also where its records could not be kept."""
+    found = find(str(run))
+    ready(found)
+    return found, Bench(read(found, raw=options.raw, device=options.device), recipe, options)
+
+
+def measured(found: Found, bench: Bench, console: Console, without: Mapping[str, str] = NOTHING) -> list[Record]:
+    """The records of a run on the bench: see `evaluate` and `chosen`."""
     from diffcli.engine.progress import Bar
 
-    console = console or Console(stderr=True)
-    found = find(str(run))
-    model = read(found, raw=options.raw, device=options.device)
-    total, _ = wishes(model, options)
+    total, _ = wishes(bench.model, bench.options)
+    records, unkept = list[Record](), None
     with Bar("sample", total, console) as bar:
-        bench = Bench(model, recipe, options, bar.update)
-        names, records = chosen(bench, without), list[Record]()
-        for bench.measuring in names:
-            made = list(measure(bench.measuring, recipe.spec)(bench))
-            append(found, made)
+        bench.tick = bar.update
+        for name in chosen(bench, without):
+            bench.measuring = name
+            made = list(measure(name, bench.recipe.spec)(bench))
             records += made
+            try:
+                append(found, made)
+            except DiffcliError as error:
+                unkept = error
     for line in bench.notes:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if unkept is not None:
+        raise Unkept(unkept, records)
     return records

@@ -19,6 +19,7 @@ from diffcli.engine.load import Model, read, split
 from diffcli.engine.rundir import find
 from diffcli.engine.sample import wishes
 from diffcli.engine.walk import Walk, interval, walk
+from diffcli.options import table
 from diffcli.recipe import Recipe
 from diffcli.sections import SampleOptions
 
@@ -43,7 +44,8 @@ def explain(run: str | Path, recipe: Recipe) -> dict[str, Any]:
     process = denoiser.process.ending() if o.final == "x0" else denoiser.process
     return {
         "sampler": part.name if part else None,
-        "order": getattr(way.sampler, "order", None),
+        "options": table(part.config) if part else {},
+        "order": (way.sampler.order or "random walk") if way.sampler else None,
         "steps": len(way.times) - 1,
         "nfe": counted(model, way, o),
         "schedule": recipe.parts["schedule"].name if "schedule" in recipe.parts else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,8 +13,9 @@ from diffcli.engine.compared import REFERENCE, classes
 from diffcli.engine.distances import fd, kd, memorization, prdc, share
 from diffcli.engine.records import Record
 from diffcli.engine.refusals import Measure, conditional, pictures, refusing
-from diffcli.errors import UsageError
+from diffcli.errors import UsageError, show
 from diffcli.metrics.likelihood import bits_per_dim
+from diffcli.metrics.manifold import Shares
 from diffcli.metrics.neighbors import vote
 from diffcli.plugin import load
 
@@ -48,7 +49,7 @@ def refuse_accuracy(bench: Bench) -> None:
     conditional(bench, "accuracy")
     if not judges(bench):
         raise UsageError(
-            f"accuracy needs a judge of {bench.model.facts.name}, but {bench.options.extractor} has none; "
+            f"accuracy needs a judge of {bench.model.facts.name}, but {', '.join(one.name for one in bench.extractors)} has none; "
             "measure agreement, which needs none"
         )
 
@@ -158,6 +159,39 @@ MEASURES: dict[str, Measure] = {
     "memorization": memorization,
     "nll": nll,
 }
+
+
+# Records that are not called after the measure that gives them.
+GIVEN = {**dict.fromkeys(Shares._fields, "prdc"), "copying": "memorization"}
+
+
+def gives(metric: str) -> str:
+    """The measure that gives records of this name: prdc of precision[lenet], memorization of copying, nelbo of nelbo[bits/char].
+
+    Of a method's own measure it is the part before the bracket.
+    """
+    name = metric.partition("[")[0].strip()
+    return GIVEN.get(name, name)
+
+
+def refuse_unknown(spec: Spec, names: Sequence[str]) -> None:
+    """UsageError where --metric names what no measure of the method is called; auto alone names all that apply."""
+    if list(names) == ["auto"]:
+        return
+    known = [*MEASURES, *spec.metrics]
+    there = f"there are {', '.join(known)}"
+    for name in names:
+        if name in known:
+            continue
+        if not name:
+            raise UsageError(f"--metric has an empty name; give names with commas between them: {there}")
+        if name == "auto":
+            raise UsageError(f"--metric auto stands alone; leave it out, or leave the others out: {there}")
+        if gives(name) in known:
+            raise UsageError(
+                f"--metric {show(name, 80)} is unknown: {show(name, 80)} is given by {gives(name)}; {there}"
+            )
+        raise UsageError(f"--metric {show(name, 80)} is unknown; {there}")
 
 
 def measure(name: str, spec: Spec) -> Measure:

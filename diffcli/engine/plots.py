@@ -10,7 +10,7 @@ from PIL import Image
 from rich.console import Console
 
 from diffcli.engine.evaluate import Bench
-from diffcli.engine.files import acting
+from diffcli.engine.files import acting, room
 from diffcli.engine.images import save_picture
 from diffcli.engine.load import read
 from diffcli.engine.neighbors import neighbors
@@ -33,6 +33,7 @@ def plot(run: str | Path, recipe: Recipe, o: EvalOptions, names: Iterable[str], 
     """
     found, names = find(str(run)), list(names)
     known(recipe.spec, names)
+    ready(found)
     model = read(found, raw=o.raw, device=o.device)
     with Bar("sample", wishes(model, o)[0], console) as bar:
         return draw_plots(Bench(model, recipe, o, bar.update), names, home(found), o.format)
@@ -42,6 +43,11 @@ def known(spec: Spec, names: Iterable[str]) -> None:
     """UsageError where a method has no plot of a name."""
     if unknown := [name for name in names if name not in spec.plots and name not in PLOTS]:
         raise UsageError(f"--plot {show(unknown[0], 80)} is unknown; there are {', '.join([*PLOTS, *spec.plots])}")
+
+
+def ready(found: Found) -> None:
+    """EnvironmentProblem, before anything costs time, where no plots of a run can be written; creates nothing."""
+    room(home(found), 0)
 
 
 def home(found: Found) -> Path:

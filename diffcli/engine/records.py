@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shlex
+import stat
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
 
 from diffcli import recipe as recipes
 from diffcli.engine.environment import cpu, versions
-from diffcli.engine.files import acting
+from diffcli.engine.files import acting, room
 from diffcli.engine.rundir import Found
+from diffcli.errors import DiffcliError, EnvironmentProblem, RunError, show
 from diffcli.options import options, table
 
 if TYPE_CHECKING:
     from diffcli.engine.evaluate import Bench
 
 Record = dict[str, Any]
-# In these two records of one metric must agree; the sampler, its cost and the model are what is compared.
+# In these two records of one metric must agree; the sampler, its cost and the model are what is compared. What --per-class
+# says stands in n and label.
 ALIKE = (
     "unit",
     "objective",
     "dataset",
     "split",
+    "shape",
+    "label",
     "n",
     "images",
     "extractor",
@@ -41,7 +48,10 @@ ALIKE = (
 
 
 def record(bench: Bench, metric: str, value: float, more: Mapping[str, Any]) -> Record:
-    """The record of a number. more: what the measure knows of it; with `n` among it, it is of the samples."""
+    """The record of a number. more: what the measure knows of it; with `n` among it, it is of the samples.
+
+    reference_sha256 is that of the split it names, where the measure says no other: see Bench.sha256.
+    """
     model = bench.model
     of_samples = bench.samples.facts | {"nfe": bench.samples.nfe} if "n" in more else {}
     on_gpu = model.device.type == "cuda"
@@ -51,6 +61,7 @@ def record(bench: Bench, metric: str, value: float, more: Mapping[str, Any]) -> 
         "value": value,
         "dataset": model.facts.name,
         "split": "none",
+        "shape": list(model.facts.shape),
         "seed": bench.options.seed,
         "run": model.where,
         "step": model.step,
@@ -63,7 +74,10 @@ def record(bench: Bench, metric: str, value: float, more: Mapping[str, Any]) -> 
         "date": f"{datetime.now().astimezone():%Y-%m-%dT%H:%M:%S%z}",
         "command": command(bench),
     }
-    return {key: value for key, value in {**about, **of_samples, **more}.items() if key != "torch"}
+    made = {**about, **of_samples, **more}
+    if "reference_sha256" not in made and (sha256 := bench.sha256(made["split"])):
+        made["reference_sha256"] = sha256
+    return {key: value for key, value in made.items() if key != "torch"}
 
 
 def command(bench: Bench) -> str:
@@ -95,13 +109,48 @@ def flags(before: Any, now: Any, without: set[str] = frozenset()) -> list[str]: 
     return words
 
 
+class Unkept(EnvironmentProblem):
+    """What was measured, in `result`, could not be kept; it is told before this is raised."""
+
+    def __init__(self, why: DiffcliError, result: Any):
+        super().__init__(str(why))
+        self.code, self.result = why.code, result
+
+
 def append(found: Found, records: list[Record]) -> None:
     """Keep records in evals.jsonl of the run they are of; a model folder keeps none."""
     if found.kind == "model" or not records:
         return
+    text = "".join(json.dumps(one, allow_nan=False) + "\n" for one in records)
+    with acting("write", evals(found)), opened(evals(found), os.O_CREAT) as file:
+        file.write(text)
+
+
+def ready(found: Found) -> None:
+    """Raise, before anything costs time, where records of a run could not be kept; creates nothing."""
+    if found.kind == "model":
+        return
     path = evals(found)
-    with acting("write", path), open(path, "a", encoding="utf-8") as file:
-        file.writelines(json.dumps(one, allow_nan=False) + "\n" for one in records)
+    if not os.path.lexists(path):
+        room(found.run, 0)
+        return
+    with acting("write", path), opened(path):
+        pass
+
+
+def opened(path: Path, flags: int = 0) -> TextIO:
+    """A regular file, to append to; RunError for a link or anything else, which could lead out of the run."""
+    more = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(path, more | flags, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise RunError(f"{show(path)} is no regular file, so no record is kept there; move it away") from None
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise RunError(f"{show(path)} is no regular file, so no record is kept there; move it away")
+    return open(fd, "a", encoding="utf-8")
 
 
 def evals(found: Found) -> Path:

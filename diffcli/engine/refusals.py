@@ -48,10 +48,13 @@ def pictures(name: str, least: int) -> Refusal:
             raise UsageError(f"{name} is of pictures, but {bench.model.where} is of text; leave it out of --metric")
         if (n := wishes(bench.model, bench.options)[0]) < least:
             raise UsageError(f"{name} needs {least} samples or more, but there are {n}; raise --samples or --per-class")
-        if (n := len(bench.test)) < least:
-            raise UsageError(
-                f"{name} needs {least} held-out images or more, but there are {n}; leave it out of --metric"
-            )
+        whose = "" if bench.classes is None else " of the classes that --label asks for"
+        for what in ("held-out", "training") if bench.classes else ("held-out",):
+            n = len(bench.order(bench.test if what == "held-out" else bench.train, least, bench.classes))
+            if n < least:
+                raise UsageError(
+                    f"{name} needs {least} {what} images{whose} or more, but there are {n}; leave it out of --metric"
+                )
         if not bench.extractors:
             raise UsageError(f"{name} needs an extractor, and none that is installed fits these data")
 

@@ -14,13 +14,16 @@ from diffcli.engine.assemble import fitted
 from diffcli.engine.evaluate import evaluate
 from diffcli.engine.files import dump_json, durable
 from diffcli.engine.load import load
+from diffcli.engine.measures import gives, refuse_unknown
 from diffcli.engine.resume import HARMLESS, MOVED, unlike
 from diffcli.engine.rundir import Found, find
 from diffcli.engine.train import train
 from diffcli.errors import RunError, UsageError, show
 from diffcli.recipe import Recipe
-from diffcli.sections import Claim
+from diffcli.registry import registry
+from diffcli.sections import Claim, EvalOptions
 
+IN_FEATURES = ("fd", "kd", "prdc", "accuracy", "memorization")  # measures whose records name an extractor
 FREE = HARMLESS | MOVED | {"seed", "log_every"}  # in these a run may differ from the recipe that makes the claim
 
 
@@ -74,13 +77,13 @@ def repro(
     Raises UsageError where the recipe claims nothing, RunError where the run is none of this recipe or is not finished.
     """
     claim = claimed(recipe)
+    name, options = way(recipe, claim, device)
     if run is None:
         run = str(train(recipe, output, console=console))
     found = find(run)
     trained = same(recipe, found)
     begin = time.perf_counter()
-    name = recipe.eval.get("metric", claim.metric.partition("[")[0])
-    records = evaluate(found.path, recipe, recipe.evaluation({"metric": name, "device": device}), console)
+    records = evaluate(found.path, recipe, options, console)
     matching = [record for record in records if record["metric"] == claim.metric]
     if not matching:
         raise UsageError(
@@ -100,6 +103,20 @@ def claimed(recipe: Recipe) -> Claim:
             f"this recipe of {recipe.method.name} claims no number; see diffcli recipes list for those that do"
         )
     return recipe.claim
+
+
+def way(recipe: Recipe, claim: Claim, device: str) -> tuple[str, EvalOptions]:
+    """(the measures, how they are taken) of a claim. UsageError, before any training, where it could not give the number."""
+    name = recipe.eval.get("metric", gives(claim.metric))
+    refuse_unknown(recipe.spec, [one.strip() for one in name.split(",")])
+    options, inside = recipe.evaluation({"metric": name, "device": device}), claim.metric.partition("[")[2].rstrip("]")
+    if claim.metric.startswith("agreement[") and inside != f"{options.neighbors}nn":
+        raise UsageError(
+            f"the recipe claims {show(claim.metric, 80)}, but {options.neighbors} neighbors vote; set [eval] neighbors"
+        )
+    if inside and gives(claim.metric) in IN_FEATURES:
+        registry().get("extractor", inside)
+    return name, options
 
 
 def same(recipe: Recipe, found: Found) -> float:

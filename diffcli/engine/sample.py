@@ -71,6 +71,14 @@ def wishes(model: Model, o: SampleOptions) -> tuple[int, Tensor | None]:
     return n, torch.tensor(wanted)[torch.arange(n) % len(wanted)]
 
 
+def classes_of(model: Model, o: SampleOptions) -> list[int] | None:
+    """The classes that samples are of, in order, as often as --label names them; None is each class once, or none at all."""
+    if o.label is None or not getattr(model.method, "conditional", False):
+        return None
+    wanted = sorted(labels(o.label, model.facts))
+    return None if wanted == list(range(model.facts.classes)) else wanted
+
+
 def labels(text: str, facts: Facts) -> list[int]:
     """The classes that --label asks for: numbers from 0, ranges of them, and names in any case, as in 0-4,star."""
     known = dict(zip(facts.class_names, range(facts.classes), strict=False))
@@ -184,6 +192,8 @@ def provenance(model: Model, o: SampleOptions, part: Part | None, way: Walk) -> 
         "sampler": None if part is None else {"name": part.name, **table(part.config)},
         "steps": len(way.times) - 1,
         "spacing": way.spacing,
+        "label": classes_of(model, o),
+        "per_class": o.per_class,
         "guidance_scale": o.guidance_scale,
         "clip": model.space.bound if o.clip is None else o.clip,
         "seed": o.seed,

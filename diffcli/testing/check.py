@@ -17,6 +17,7 @@ import torch
 from diffcli.errors import DiffcliError, UsageError, show
 from diffcli.options import nearest
 from diffcli.plugin import KINDS, Kind
+from diffcli.registry import named as meant
 from diffcli.registry import registry, sources
 from diffcli.testing.dataset import DatasetSuite
 from diffcli.testing.denoiser import DenoiserSuite
@@ -73,13 +74,14 @@ def suites(name: str) -> list[type[Suite]]:
     found = registry()
     plugins = {source.origin.plugin for source in sources(os.environ.get("DIFFCLI_PLUGINS", ""))}
     parts = [(kind, part) for kind in KINDS for part in found.specs(kind)]
-    if name in plugins:
-        wanted = [(kind, part) for kind, part in parts if found.origin(kind, part).plugin == name]
-        return [named(PluginSuite, name), *(suite for kind, part in wanted for suite in suites_of(kind, part))]
+    if plugin := meant(name, plugins):
+        wanted = [(kind, part) for kind, part in parts if found.origin(kind, part).plugin == plugin]
+        return [named(PluginSuite, plugin), *(suite for kind, part in wanted for suite in suites_of(kind, part))]
     if wanted := [(kind, part) for kind, part in parts if part == name]:
         return [suite for kind, part in wanted for suite in suites_of(kind, part)]
     known = [*plugins, *(part for _, part in parts)]
-    raise UsageError(f"nothing is named '{show(name, 80)}'{nearest(name, known, '; see diffcli plugins')}")
+    hint = nearest(name, known, "; see diffcli plugins") + found.misfortune()
+    raise UsageError(f"nothing is named '{show(name, 80)}'{hint}")
 
 
 def suites_of(kind: Kind, name: str) -> list[type[Suite]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffcli.core.method import Batch
 from diffcli.core.space import Space
-from diffcli.engine.assemble import Facts
+from diffcli.engine.assemble import FACTS, READING, Facts, complete
 from diffcli.errors import UsageError, show
 from diffcli.testing.suite import Suite, addressed, drawn, need
 
@@ -47,7 +47,10 @@ class DatasetSuite(Suite):
     @classmethod
     def make(cls) -> Any:
         with offline():
-            return {split: cls.spec().load()(cls.config(), split) for split in ("train", "test")}
+            made = {split: cls.spec().load()(cls.config(), split) for split in ("train", "test")}
+        for dataset in made.values():
+            complete(dataset, cls.name, (*FACTS, *READING))
+        return made
 
     def test_it_is_made_from_its_defaults(self) -> None:
         """Both splits open."""

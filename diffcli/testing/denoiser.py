@@ -156,6 +156,20 @@ class DenoiserSuite(Suite):
                 )
 
     @torch.no_grad()
+    def test_the_label_is_heard(self) -> None:
+        """With --cond label the prediction changes with the label."""
+        told = [s for s in self.subjects if getattr(s.recipe.method.config, "cond", None) == "label" and s.classes > 1]
+        if not told:
+            self.skip("it has no --cond label, or no data with classes")
+        for subject in told:
+            batch = subject.batch(ROWS)
+            need(batch.label is not None, f"the data{subject.flags} give no labels")
+            other = subject.cond(batch._replace(label=(batch.label + 1) % subject.classes))
+            answers = ((a, subject.method.denoiser(*a[1:])[0]) for a in self.asked(subject))
+            heard = any(not torch.equal(subject.method.denoiser(a.x_t, a.t, other)[0], found) for a, found in answers)
+            need(heard, f"{subject.flags} another label gives the same prediction at every t")
+
+    @torch.no_grad()
     def test_rows_are_independent(self) -> None:
         """Each row is answered for itself, whatever the batch."""
         for subject in self.subjects:

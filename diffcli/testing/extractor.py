@@ -52,7 +52,7 @@ class ExtractorSuite(Suite):
 
     @classmethod
     def make(cls) -> list[Case]:
-        found, refused = [], ""
+        found, refused = [], None
         plugin = registry().origin("extractor", cls.name).plugin
         own = [name for name in registry().specs("dataset") if registry().origin("dataset", name).plugin == plugin]
         for name in dict.fromkeys((*cls.datasets, *SHIPPED, *own)):
@@ -61,9 +61,10 @@ class ExtractorSuite(Suite):
             try:
                 found.append(Case(cls.spec().load()(NoOptions(), data[0]), *data))
             except UsageError as error:
-                refused = show(error)
+                refused = error
         if not found:
-            raise AssertionError(f"it fits no data set that was tried; of the last it says: {refused}")
+            said = f"it fits no data set that was tried; of the last it says: {show(refused)}"
+            raise AssertionError(said) from refused
         return found
 
     def test_its_facts_are_of_the_right_kind(self) -> None:

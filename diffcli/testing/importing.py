@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from diffcli.errors import DiffcliError, UsageError, show
 from diffcli.options import nearest
 from diffcli.plugin import API_VERSION, KINDS, Family, Kind, Spec
-from diffcli.registry import Source, quiet, reason, sources
+from diffcli.registry import Source, named, quiet, reason, sources
 from diffcli.testing.suite import Suite, need
 
 HOOKS: dict[str, Kind] = {f"diffcli_{kind}s": kind for kind in KINDS}
@@ -29,10 +29,15 @@ class Importing(Suite):
     def source(cls) -> Source:
         """Where it is imported from."""
         found = {source.origin.plugin: source for source in sources(os.environ.get("DIFFCLI_PLUGINS", ""))}
-        if cls.name not in found:
+        if (plugin := named(cls.name, found)) is None:
             hint = nearest(cls.name, found, "; install it, or name it in DIFFCLI_PLUGINS")
             raise UsageError(f"no plugin is named '{show(cls.name, 80)}'{hint}")
-        return found[cls.name]
+        return found[plugin]
+
+    @property
+    def plugin(self) -> str:
+        """Its name, as it is installed."""
+        return self.source().origin.plugin
 
     @classmethod
     def make(cls) -> Any:

@@ -60,15 +60,15 @@ class ModelSuite(Suite):
     @classmethod
     def make(cls) -> list[Case]:
         """The network for each space that it says it fits, without and with classes."""
-        found, refused = [], ""
+        found, refused = [], None
         for space in spaces(cls.spec().family):
             for classes in (0, CLASSES):
                 try:
                     found.append(Case(space, cls.build(space, classes), classes))
                 except UsageError as error:
-                    refused = show(error)
+                    refused = error
         if not found:
-            raise AssertionError(f"it fits no space that was tried; of the last it says: {refused}")
+            raise AssertionError(f"it fits no space that was tried; of the last it says: {show(refused)}") from refused
         return found
 
     @classmethod

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
-
-Answer = Callable[[Tensor], Tensor]  # rows (n,) -> what is said of them
+from torch import nn
 
 
 def awake(module: nn.Module) -> nn.Module:

@@ -14,7 +14,7 @@ from unittest import SkipTest
 
 from diffcli import recipe as recipes
 from diffcli.cli.app import main
-from diffcli.errors import DiffcliError, PluginError, show
+from diffcli.errors import DiffcliError, PluginError, UsageError, show
 from diffcli.hooks import TAKEN
 from diffcli.hooks import check as check_spec
 from diffcli.options import Option, options, structure, table
@@ -52,7 +52,7 @@ class PluginSuite(Importing):
             seen.add((kind, spec.name))
             if spec.name in registry().specs(kind):
                 owner = registry().origin(kind, spec.name)
-                need(owner.plugin == self.name, f"{kind} {spec.name} is already brought by {owner}")
+                need(owner.plugin == self.plugin, f"{kind} {spec.name} is already brought by {owner}")
 
     def test_its_summaries_are_a_line(self) -> None:
         """A summary is one line that begins with a capital and ends with a full stop."""
@@ -82,7 +82,7 @@ class PluginSuite(Importing):
                 made = structure(config, {}, owner)
                 again = structure(config, table(made), owner)
             except DiffcliError as error:
-                raise AssertionError(f"{owner}: {show(error)}") from None
+                raise AssertionError(f"{owner}: {show(error)}") from error
             need(made == again, f"{owner}: written down and read again its defaults are {show(repr(again), 120)}")
         for kind, spec in self.specs():
             need(
@@ -139,14 +139,15 @@ class PluginSuite(Importing):
                 try:
                     load(what)
                 except PluginError as error:
-                    raise AssertionError(f"{kind} {spec.name}: {show(error)}") from None
+                    raise AssertionError(f"{kind} {spec.name}: {show(error)}") from error
 
     def test_the_registry_takes_it(self) -> None:
         """The registry takes it in."""
-        broken = [broken for broken in registry().broken if broken.name == self.name]
+        broken = [broken for broken in registry().broken if broken.name == self.plugin]
         if broken and self.made is not None and self.faults():
             raise SkipTest("for the reason that a law above gives")
-        need(not broken, broken[0].reason if broken else "")
+        if broken:
+            raise AssertionError(broken[0].reason) from registry().errors[self.plugin]
 
     def faults(self) -> list[str]:
         """The laws among those before that are broken, of those that the registry holds a plugin to."""
@@ -167,9 +168,26 @@ class PluginSuite(Importing):
                 found.append(law)
         return found
 
+    def test_its_default_parts_fit(self) -> None:
+        """Every default part is installed, fits the family of its method, and takes the options that are given it."""
+        self.methods()  # or there are none
+        for kind, spec in self.specs():
+            for used, use in spec.uses.items():
+                part = registry().specs(used).get(use.name)
+                need(part is not None, f"{kind} {spec.name} uses {used} {use.name}, which no working plugin brings")
+                assert part is not None
+                where = f"{kind} {spec.name} is {spec.family}, but its {used} {use.name} is {part.family}"
+                need(kind != "method" or fits(part, spec), where)
+                try:
+                    structure(part.config, use.options, f"[{used}]")
+                except PluginError:
+                    continue  # it takes no options at all, as another law says
+                except UsageError as error:
+                    raise AssertionError(f"{kind} {spec.name} uses {used} {use.name}: {show(error)}") from error
+
     def methods(self) -> list[Spec]:
         """Its methods, as the registry has them."""
-        if any(broken.name == self.name for broken in registry().broken):
+        if any(broken.name == self.plugin for broken in registry().broken):
             raise SkipTest("the registry has set it aside")
         return [spec for kind, spec in self.specs() if kind == "method"]
 
@@ -191,8 +209,12 @@ class PluginSuite(Importing):
             command = "sample" if kind == "sampler" else "train"
             asked += [[command, method.name, f"--{kind}", spec.name] for method in fitting[:1]]
         for line in asked:
-            code, said = shown([*line, "--help"])
-            need(code == 0, f"diffcli {' '.join(line)} --help ends with code {code}: {said}")
+            code, said = shown([*line, "--help", "--debug"])
+            if code != 0:
+                what = show(said.strip().rpartition("\n")[2], 300)
+                failed = AssertionError(f"diffcli {' '.join(line)} --help ends with code {code}: {what}")
+                failed.add_note(said)  # its traceback
+                raise failed
 
 
 def readable(config: Any) -> dict[str, Option]:
@@ -204,8 +226,8 @@ def readable(config: Any) -> dict[str, Option]:
 
 
 def shown(args: list[str]) -> tuple[int, str]:
-    """A command line in this process: its exit code, and its error."""
+    """A command line in this process: its exit code, and what it writes to stderr, its error last."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main(args)
-    return code, show(err.getvalue().strip(), 300)
+    return code, err.getvalue()

@@ -79,7 +79,7 @@ class Subject:
             self.data = open_data(wanted, "train")
         self.flags = flags
         assembly: Assembly = assemble(wanted, Facts.of(self.data))
-        self.recipe, self.space = assembly.recipe, assembly.space
+        self.recipe, self.space, self.classes = assembly.recipe, assembly.space, assembly.facts.classes
         self.method: Method = awake(assembly.method.eval())  # type: ignore[assignment]
         self.data = self.method.view(self.data)
 

@@ -21,7 +21,7 @@ LUMA = (0.299, 0.587, 0.114)  # grey of red, green and blue (Rec. 601)
 
 
 class Judge(NamedTuple):
-    """A shipped classifier: its input, its network, and what it reached on the official test images, in per cent.
+    """A shipped classifier: its input, its network, and what it reached on the test split of its data set, in per cent.
 
     shape: (C, H, W) it was trained on; widths: channels of its stages; mirror: whether a picture means the same mirrored.
     """

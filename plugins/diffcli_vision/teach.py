@@ -132,7 +132,7 @@ def written(net: LeNet, path: Path) -> str:
 
 @torch.inference_mode()
 def accuracy(name: str, path: Path) -> float:
-    """Of a written classifier on the official test images, as the extractor classifies them, in per cent."""
+    """Of a written classifier on the test split of its data set, as the extractor classifies them, in per cent."""
     judge = JUDGES[name]
     net = LeNet(judge.shape[0], judge.widths).eval()
     net.load_state_dict({key: tensor.float() for key, tensor in load(path.read_bytes()).items()})
@@ -142,7 +142,7 @@ def accuracy(name: str, path: Path) -> float:
 
 
 def main(arguments: list[str]) -> int:
-    """train NAME [SEED [FILE]]: writes the classifier; says its hash, and its accuracy on the official test images."""
+    """train NAME [SEED [FILE]]: writes the classifier; says its hash, and its accuracy on the test split of its data set."""
     command, name, *more = [*arguments, "", ""][: max(2, len(arguments))]
     if command != "train" or name not in LESSONS or len(more) > 2 or not (more[:1] or ["0"])[0].isdecimal():
         print(f"usage: python -m diffcli_vision.lenet train {'|'.join(LESSONS)} [SEED [FILE]]", file=sys.stderr)

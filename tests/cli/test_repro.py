@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import statistics
 from pathlib import Path
 
 import pytest
@@ -135,6 +137,15 @@ def test_a_claim_of_what_is_not_measured_is_refused(trained, tmp_path):
     assert ran.code == 2 and "loss[nothing]" in ran.err
 
 
+@pytest.mark.parametrize(("metric", "words"), [
+    ("nosuch[5nn]", "nosuch"), ("agreement[5nn]", "neighbors"), ("fd[nowhere]", "nowhere"),
+])  # fmt: skip
+def test_a_claim_that_no_measure_gives_is_refused_before_training(tmp_path, metric, words):
+    path = claim(tmp_path, 1.0, 1.0, change=('"loss"', f'"{metric}"'))
+    ran = run("repro", path, "--output", tmp_path / "run")
+    assert ran.code == 2 and words in ran.err and not (tmp_path / "run").exists(), ran.err
+
+
 @pytest.mark.parametrize(("args", "words"), [
     (("rf-mnist",), "claims no number"),
     (("rf-digit",), "rf-digits"),
@@ -152,4 +163,7 @@ def test_every_shipped_claim_is_given_by_repro_and_covers_its_seeds():
         claim = recipes.resolve(recipes.read(path)).claim
         if claim is not None:
             assert claim.command == f"diffcli repro {name}"
-            assert all(abs(seed - claim.value) <= claim.tolerance for seed in claim.seeds or ())
+            seeds = claim.seeds or ()
+            assert all(abs(seed - claim.value) <= claim.tolerance for seed in seeds)
+            if len(seeds) >= 3:  # the 95 % prediction interval of a fourth, by Student's t with 2 degrees of freedom
+                assert claim.tolerance >= 4.303 * statistics.stdev(seeds) * math.sqrt(1 + 1 / 3)

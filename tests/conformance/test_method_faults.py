@@ -17,6 +17,7 @@ FAULTS = {
     "global stream": Fault(FLOW, ("loss draws from rng alone",), "in training it draws from the global stream of torch; draw from rng", 'rng.normal("eps", batch.x.shape[1:])', "torch.randn_like(batch.x)"),
     "not resumable": Fault(FLOW, ("two steps, a checkpoint",), "keep no state but parameters and buffers", f"return {LOSS}", f"{COUNT}return {LOSS.replace('self.weight', '(1 + 1e-3 * self.count * self.training)')}"),
     "state that is not saved": Fault(FLOW, ("what is saved and loaded",), "the loss was", f"return {LOSS}", f"{COUNT}return {LOSS.replace('self.weight', '(1 if self.training else 1 + self.count)')}"),
+    "deaf to its label": Fault(FLOW, ("with --cond label the prediction",), "with --cond label another label gives the same prediction at every t", "classes=space.classes if self.conditional else 0", "classes=0"),
     "learns nothing": Fault(FLOW, ("the loss falls",), "at learning rate 0", '"lr": 1e-2},\n        metrics', '"lr": 0.0},\n        metrics'),
     "loss of something else": Fault(FLOW, ("gets a gradient", "the loss falls"), "4 of 4 have none", LOSS, LOSS.replace("error.mean()", "(error.mean() * 0 + 1)")),
     "evaluation that is random": Fault(FLOW, ("in evaluation the loss",), "of the same rows", LOSS, LOSS.replace("error.mean()", "(error.mean() + (0 if self.training else next(TICKS)))"), "import itertools\n\nTICKS = itertools.count()"),

@@ -36,9 +36,11 @@ SAMPLERS = {
     "no order": Fault(SOLVER, ("declares an order",), "if it is no random walk, declare its order", 'family, order = "gaussian", 2', 'family = "gaussian"'),
     "global stream": Fault(WALK, ("draws from rng alone",), "draws from the global stream of torch; draw from rng", NOISE, "torch.randn_like(x_t)"),
     "one noise for all rows": Fault(WALK, ("(seed, number) alone", "the law of the data"), "away from what they are in a batch", NOISE, f"{NOISE}[:1]"),
+    "a tenth too much noise": Fault(WALK, ("the law of the data",), "wider than the data", "torch.sqrt(small) * z", "1.1 * torch.sqrt(small) * z"),
+    "a tenth too little noise": Fault(WALK, ("the law of the data",), "narrower than the data", "torch.sqrt(small) * z", "0.9 * torch.sqrt(small) * z"),
     "state in itself": Fault(WALK, ("a walk changes neither",), "thread the state through step", "        process, pair =", "        self.seen = True\n        process, pair ="),
-    "noise at the end": Fault(WALK, ("are one image", "its own condition"), "the step to s = 0 must give x_0", "torch.sqrt(small) * z", "(torch.sqrt(small) + 0.01) * z"),
-    "a wider law": Fault(WALK, ("the law of the data",), "the mean log density is -", "torch.sqrt(small) * z", "torch.sqrt(2 * small) * z"),
+    "noise at the end": Fault(WALK, ("are one image", "its own condition", "the law of the data"), "the step to s = 0 must give x_0", "torch.sqrt(small) * z", "(torch.sqrt(small) + 0.01) * z"),
+    "a wider law": Fault(WALK, ("the law of the data",), "on vp the mean ", "torch.sqrt(small) * z", "torch.sqrt(2 * small) * z"),
     "not finite": Fault(WALK, ("finite",), "the end is not finite", "eps * pair.eps + ", "eps * pair.eps / process.alpha(t) * process.alpha(t) + "),
     "another type": Fault(WALK, ("keep shape and dtype",), "torch.float64 came of (8, 2) torch.float32", "x_t.dtype)", "torch.float64)"),
     "another's condition": Fault(REVEAL, ("its own condition",), "the condition of another", "denoiser(x_t, t, cond).log_probs", "denoiser(x_t, t, {k: v.flip(0) for k, v in cond.items()}).log_probs"),
@@ -70,6 +72,8 @@ NETWORKS |= {
 }  # fmt: skip
 DATA = "sound-data"
 DATASETS = {
+    "no names of classes": Fault(DATA, ("both splits open",), "data set sound-data lacks class_names; see docs/writing-a-plugin.md", 'classes, class_names = "sound-data", (1, SIDE, SIDE), 2, ("dark", "bright")', 'classes = "sound-data", (1, SIDE, SIDE), 2'),
+    "no batches": Fault(DATA, ("both splits open",), "data set sound-data lacks to and batch;", "    def to(self, device):\n        return self\n", "", "del Data.batch"),
     "labels out of range": Fault(DATA, ("labels are",), "train: labels go from 1 to 2, of 2 classes", "self.labels[items])", "self.labels[items] + 1)"),
     "values out of range": Fault(DATA, ("in [-1, 1]",), "but must lie in [-1, 1]", "[:, None, None, None]) - 1", "[:, None, None, None]) * 1.5 - 1"),
     "values from 0": Fault(DATA, ("in [-1, 1]",), "scale [0, 1] to [-1, 1]", "[:, None, None, None]) - 1", "[:, None, None, None]) / 2"),

@@ -34,7 +34,10 @@ FAULTS = {
     "flag of two parts": Fault(P, ("no option is called", "--help"), "--weight is brought by both", WIDTH, f"{WIDTH}\n    weight: float = opt(1.0, 'Factor of the output.')"),
     "target that is not there": Fault(P, ("import string", "made from its defaults"), "extractor sound-eye: sound_parts:Ear cannot be loaded", "sound_parts:Eye", "sound_parts:Ear"),
     "module that is not there": Fault(P, ("import string", "made from its defaults"), "No module named 'sound_part'", "sound_parts:Eye", "sound_part:Eye"),
-    "part that is not there": Fault(P, ("make a recipe", "--help", *2 * ("made from its defaults",)), "needs model sound-nets, which no working plugin brings", 'Use(name="sound-net")', 'Use(name="sound-nets")'),
+    "part that is not there": Fault(P, ("every default part", "make a recipe", "--help", *2 * ("made from its defaults",)), "method sound-flow uses model sound-nets, which no working plugin brings", 'Use(name="sound-net")', 'Use(name="sound-nets")'),
+    "sampler of another family": Fault(P, ("every default part", "make a recipe", "--help", *2 * ("made from its defaults",)), "method sound-flow is gaussian, but its sampler sound-reveal is masked", 'Use(name="sound-solver")', 'Use(name="sound-reveal")'),
+    "options of no part": Fault(P, ("every default part", "make a recipe", "--help", *2 * ("made from its defaults",)), "[model] widht is unknown; did you mean width?", 'Use(name="sound-net")', 'Use(name="sound-net", options={"widht": 4})'),
+    "goes better with nothing": Fault(P, ("every default part",), "dataset sound-data uses model sound-nets", 'summary="Bright and dark pictures."', 'summary="Bright and dark pictures.", uses={"model": Use(name="sound-nets")}'),
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from diffcli.engine import bench_train
 from diffcli.engine.bench_train import Clock, Limit, flops, train
+from diffcli.errors import UsageError
 from diffcli.plugin import Spec
 from diffcli.registry import registry
 
@@ -70,6 +71,18 @@ def test_a_broken_method_is_a_row_that_says_so(monkeypatch):
     assert rows[0] == {"method": "ddpm", "fault": "ValueError: no network"}
     assert rows[1] == {"method": "mdlm", "fault": "RuntimeError: lost"}
     assert rows[2]["images/s"] > 0
+
+
+def test_a_method_that_is_named_must_fit_the_data():
+    """Unnamed it is a row, beside those that fit."""
+    with pytest.raises(UsageError, match="rf is gaussian"):
+        train(["rf"], "text", rounds=0)
+
+
+def test_a_method_that_is_not_named_need_not_fit_the_data(monkeypatch):
+    monkeypatch.setattr(registry(), "_specs", {**registry()._specs, "method": {"rf": registry().get("method", "rf")}})
+    (row,), machine = train(None, "text")
+    assert "rf is gaussian" in row["fault"] and machine == []
 
 
 def test_methods_of_others_are_measured_unasked(monkeypatch):

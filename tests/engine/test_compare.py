@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from commands import DIGITS, TINY, run
+from diffcli.engine import evaluate
 from diffcli.engine.charts import chart
 from diffcli.engine.compare import Comparison, labels
+from diffcli.engine.load import load, split
+from diffcli.engine.measures import loss
+from diffcli.engine.records import comparable
+from diffcli.errors import EnvironmentProblem
 from diffcli.recipe import dumps, read, resolve
 
 CHEAP = ["--samples", "12", "--steps", "2", "--images", "20"]
@@ -78,14 +84,75 @@ def test_losses_of_two_methods_are_not_compared(place: Path, metric: str, says: 
 
 
 def test_other_data_are_not_compared(place: Path, enlarged: Path) -> None:
+    """Before anything is measured."""
     ran = run("eval", "a", enlarged, *CHEAP, "--metric", "fd", "--extractor", "lenet")
-    assert ran.code == 2 and ran.err.count("\n") <= 8
-    assert (
-        "error: fd[lenet] of a and large cannot be compared: split is digits/test, index % 5 == 4 and digits/test"
-        in ran.err
+    assert ran.code == 2 and ran.err == (
+        "error: numbers of a and large cannot be compared: shape is 1, 8, 8 and 1, 12, 12; give runs of one data set in one size\n"
     )
-    assert kept("a") == ["fd[lenet]"]
-    (enlarged / "evals.jsonl").unlink()
+    assert not Path("a/evals.jsonl").exists() and not (enlarged / "evals.jsonl").exists()
+
+
+def test_other_splits_are_refused_before_anything_is_measured(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = []
+
+    def other(model: Any, recipe: Any, name: str) -> Any:
+        count.append(data := split(model, recipe, name))
+        data.split += f", part {len(count)}"
+        return data
+
+    monkeypatch.setattr(evaluate, "split", other)
+    ran = run("eval", "a", "b", *CHEAP)
+    assert ran.code == 2 and "numbers of a and b cannot be compared: split is digits/test, index" in ran.err
+    assert "part 1 and digits/test" in ran.err and not Path("a/evals.jsonl").exists()
+
+
+def test_other_images_under_the_same_words_are_not_compared(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder whose files were changed: of any measure, also of one that compares nothing with them."""
+    made = [load(name) for name in ("a", "b")]
+    assert measured_of(made[0])["reference_sha256"] == measured_of(made[0])["reference_sha256"]
+
+    def other(model: Any, recipe: Any, name: str) -> Any:
+        data = split(model, recipe, name)
+        data.images[5, 0, 0, 0] += 1
+        return data
+
+    before = measured_of(made[0])
+    monkeypatch.setattr(evaluate, "split", other)
+    after = measured_of(made[0])
+    assert comparable(before, after) == "reference_sha256" and before["split"] == after["split"]
+
+
+def measured_of(model: Any) -> dict[str, Any]:
+    """The record of a loss."""
+    it = evaluate.Bench(model, model.recipe, model.recipe.evaluation({"images": 4}))
+    return next(loss(it))
+
+
+def test_other_classes_are_not_compared(place: Path) -> None:
+    """The recipe of b asks for some; those of a are all."""
+    recipe = Path("b/recipe.toml")
+    recipe.write_text(recipe.read_text() + '\n[eval]\nlabel = "3,0-1"\n')
+    ran = run("eval", "a", "b", *CHEAP, "--metric", "fd", "--extractor", "pixels", "--sampler", "ddim")
+    assert ran.code == 2
+    assert "label is none and 0, 1, 3; ask both for the same classes with --label" in ran.err
+    assert run("eval", "a", "b", *CHEAP, "--metric", "fd", "--label", "0-9", "--sampler", "ddim").code == 0
+
+
+def test_auto_says_that_the_loss_is_left_out(place: Path) -> None:
+    ran = run("eval", "a", "b", *CHEAP, "--sampler", "ddim", "--extractor", "pixels")
+    assert ran.code == 0 and "loss is left out: losses of different objectives are different functions" in ran.err
+    assert "loss is left out" not in run("eval", "a", "a", *CHEAP, "--extractor", "pixels").err
+
+
+def test_a_comparison_that_cannot_be_kept_is_told_all_the_same(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "append", refused)
+    ran = run("eval", "a", "b", *CHEAP, "--metric", "fd", "--extractor", "pixels", "--sampler", "ddim")
+    assert ran.code == 6 and ran.err.splitlines()[-1] == "error: the disk is full"
+    assert ran.out.splitlines()[1].startswith("fd[pixels]")
+
+
+def refused(*_: Any) -> None:
+    raise EnvironmentProblem("the disk is full")
 
 
 def test_other_data_sets_are_refused_before_anything_is_measured(place: Path) -> None:

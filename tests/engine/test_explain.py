@@ -40,3 +40,16 @@ def test_what_does_not_fit_is_refused(filled, cli):
     ):
         ran = cli("sample", filled / "pictures", *args, "--explain")
         assert ran.code == 2 and said in ran.err, (args, ran.err)
+
+
+def test_the_sampler_is_told_with_its_options_and_its_order(filled, cli):
+    for args, order, options in (
+        (["--sampler", "remdm", "--eta", "0.25"], "random walk", ["eta=0.25"]),
+        (["--sampler", "unmask", "--no-cache"], "random walk", ["cache=False"]),
+    ):
+        ran = cli("sample", filled / "pictures", *args, "--steps", "3", "--explain", "--json")
+        assert ran.code == 0, ran.err
+        table = dict(line.split(None, 1) for line in ran.out.splitlines() if " " in line and not line.startswith("{"))
+        assert table["order"] == ran.json["order"] == order
+        assert set(options) <= set(table["options"].split())
+        assert [one.partition("=")[0] for one in table["options"].split()] == list(ran.json["options"])

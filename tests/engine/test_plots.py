@@ -31,6 +31,16 @@ def test_plots_lie_in_the_run(filled: Path, cli: Callable[..., Ran]) -> None:
     assert ran.json["plots"] == [str(run / "plots" / "known.pdf")] and (run / "evals.jsonl").exists()
 
 
+def test_plots_that_cannot_be_written_are_refused_before_anything_is_measured(
+    filled: Path, cli: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Path(copytree(filled / "pictures", "run"))
+    (run / "plots").write_text("a file in the way")
+    ran = cli("eval", run, "--plot", "known", "--metric", "loss")
+    assert (ran.code, ran.out, ran.err.count("\n")) == (6, "", 1) and "run/plots is no folder" in ran.err
+    assert not (run / "evals.jsonl").exists()
+
+
 def test_plots_of_a_model_folder_lie_here(filled: Path, cli: Callable[..., Ran]) -> None:
     assert cli("export", filled / "pictures", "model").code == 0
     before = sorted(Path("model").iterdir())

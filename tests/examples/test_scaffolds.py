@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -62,6 +65,17 @@ def test_its_own_tests_pass(made):
     source = shutil.copytree(found.packages.parent / f"my-{kind}" / "tests", found.work / "tests", dirs_exist_ok=True)
     done = found.python("-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", str(source))
     assert done.returncode == 0, done.stdout
+
+
+def test_it_is_tested_where_it_stands(made):
+    """Not installed, and named as the module that it is: my_method, whose plugin is my-method."""
+    kind, found = made
+    source = found.packages.parent / f"my-{kind}"
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"DIFFCLI_PLUGINS": f"my_{kind}"}
+    asked = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "-k", "TestPlugin", "tests"]
+    done = subprocess.run(asked, cwd=source, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout
 
 
 def test_it_passes_the_check(made):

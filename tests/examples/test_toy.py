@@ -31,10 +31,9 @@ def test_its_parts_are_listed_with_distribution_and_version(toy):
 
 def test_why_says_who_brought_a_part(toy):
     assert "From plugin toyflow of diffcli-toy 0.3.0, for gaussian processes" in toy.ran("plugins", "why", "ab3")
-    works = (
-        "plugin toyflow of diffcli-toy 0.3.0: works; brings method uncertain-flow, sampler ab3, dataset lissajous.\n"
-    )
-    assert toy.ran("plugins", "why", "toyflow") == works
+    loads = "plugin toyflow of diffcli-toy 0.3.0: loads; brings method uncertain-flow, sampler ab3, dataset lissajous"
+    tries = "diffcli plugins check toyflow tries what it brings"
+    assert toy.ran("plugins", "why", "toyflow") == f"{loads}; {tries}.\n"
 
 
 def test_its_run_is_drawn_by_its_own_sampler_and_by_ours(toy):

@@ -11,6 +11,7 @@ from diffcli.engine.evaluate import Bench
 from diffcli.engine.load import load
 from diffcli.engine.measures import accuracy, fd, kd, memorization, prdc
 from diffcli.engine.sample import Samples
+from diffcli.errors import UsageError
 from diffcli.sections import EvalOptions
 
 
@@ -62,10 +63,65 @@ def test_what_is_compared_is_computed_once(trained, monkeypatch):
 
 
 def test_more_samples_than_training_images_have_a_floor_of_all_of_them(trained):
+    """fd and prdc depend on n, so the floor at another n is no floor of theirs: said in the record."""
     it = bench(trained, extractor="pixels")
     it.__dict__["samples"] = drawn(torch.rand(1500, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
+    for measure in (fd, kd, prdc):
+        for record in measured(it, measure).values():
+            assert (record["n"], record["floor_n"]) == (1500, 1438)
+            assert record["warning"] == (
+                "the floor is of 1438 training images, all there are, but n = 1500: it is not one at the same n"
+            )
+
+
+def test_two_doubts_stand_in_one_warning(trained):
+    it = bench(trained, extractor="pixels")
+    it.__dict__["samples"] = drawn(torch.rand(1500, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
+    (compared,) = it.compared
+    compared.__dict__["real"] = compared.real[:50]
     (record,) = fd(it)
-    assert (record["n"], record["floor_n"]) == (1500, 1438)
+    assert (
+        record["warning"].startswith("the floor is of 1438")
+        and "; reference = 50 is not above the 64" in record["warning"]
+    )
+
+
+def test_samples_of_some_classes_are_compared_with_real_images_of_those(trained):
+    """All of them in reference and floor, but all training images where copies are looked for."""
+    it = bench(trained, extractor="pixels", label="3,8", samples=40)
+    assert it.classes == [3, 8]
+    test, label = it.real(it.test, 10000)
+    wanted = test[(label == 3) | (label == 8)]
+    it.__dict__["samples"] = drawn(wanted)
+    (record,) = fd(it)
+    assert record["reference"] == len(wanted) and record["value"] < 1e-9 < record["floor"]
+    whole = bench(trained, extractor="pixels")
+    whole.__dict__["samples"] = drawn(wanted)
+    (other,) = fd(whole)
+    assert other["value"] > 1 and other["reference_sha256"] != record["reference_sha256"]
+    copied = measured(it, memorization)["copying[pixels]"]
+    assert copied["value"] == 0.5 and copied["reference"] == 1438 and copied["floor_n"] == len(wanted)
+
+
+def test_too_few_real_images_of_the_classes_asked_for_are_refused(trained):
+    it = bench(trained, label="3", samples=40)
+    for data, what in ((it.train, "training"), (it.test, "held-out")):
+        data.labels[(data.labels == 3).nonzero()[5:]] = 4
+        with pytest.raises(
+            UsageError, match=f"prdc needs 6 {what} images of the classes that --label asks for or more, but"
+        ):
+            prdc.refuse(it)
+
+
+def test_the_error_of_copying_is_that_of_none(trained):
+    """sqrt((n + m + 1)/(12 n m)) under P = 1/2: no error of a value that lies elsewhere."""
+    it = bench(trained, extractor="pixels")
+    it.__dict__["samples"] = drawn(it.real(it.train, 300)[0])
+    records = measured(it, memorization)
+    copied = records["copying[pixels]"]
+    assert copied["value"] == 1 and "standard_error" not in copied
+    assert copied["null_error"] == pytest.approx((600 / (12 * 300 * 299)) ** 0.5, rel=1e-2)
+    assert records["memorization[pixels]"]["floor_error"] > 0
 
 
 def test_copies_are_seen_and_held_out_images_are_none(trained):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffcli.engine.assemble import Facts
-from diffcli.engine.compared import classes, extractors, features
+from diffcli.engine.compared import ROWS, classes, digest, extractors, features
 from diffcli.errors import PluginError, UsageError
 from diffcli.metrics.features import Extractor, Pixels, resize
 from diffcli.plugin import NoOptions
@@ -52,7 +52,7 @@ def test_auto_is_what_fits():
     assert names("auto", facts(1, 8, 8, name="digits")) == ["lenet", "pixels"]
     assert names("auto", facts(1, 8, 8)) == ["pixels"]
     assert names("auto", TEXT) == []
-    assert names("pixels, lenet,pixels", facts(1, 8, 8, name="digits")) == ["pixels", "lenet"]
+    assert names("pixels, lenet, pixels,lenet", facts(1, 8, 8, name="digits")) == ["pixels", "lenet"]
 
 
 @pytest.mark.parametrize(
@@ -104,6 +104,75 @@ def test_features_of_another_form_are_the_plugins_fault(given, says):
 def test_classes_of_another_form_are_the_plugins_fault(given):
     with pytest.raises(PluginError, match="extractor made gave no class for each of 3 pictures"):
         classes(Made(given), noise(3, 1, 2, 2))
+
+
+class Traced(Made):
+    """Weights that ask for gradients, and a note of how many pictures came at a time."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.weight, self.seen = torch.ones(4, 4, requires_grad=True), []
+
+    def features(self, x: Tensor) -> Tensor:
+        self.seen.append((len(x), torch.is_grad_enabled()))
+        return x.flatten(1) @ self.weight
+
+    def classify(self, x: Tensor) -> Tensor:
+        self.seen.append((len(x), torch.is_grad_enabled()))
+        return x.flatten(1)[:, 0].sign().long()
+
+
+def test_extractors_see_some_pictures_at_a_time_and_keep_no_graph():
+    """10,000 pictures at once would be all activations of a network at once, with what gradients take."""
+    extractor, x = Traced(), noise(ROWS * 2 + 1, 1, 2, 2)
+    f = features(extractor, x)
+    assert torch.allclose(f, x.flatten(1).double().sum(1)[:, None].expand(-1, 4), atol=1e-5)
+    assert torch.equal(classes(extractor, x), x.flatten(1)[:, 0].sign().long()) and not f.requires_grad
+    assert extractor.seen == [(ROWS, False), (ROWS, False), (1, False)] * 2
+
+
+class Broken(Made):
+    def features(self, x: Tensor) -> Any:
+        raise KeyError("layer\n4")
+
+    classify = features
+
+
+@pytest.mark.parametrize(("call", "hook"), [(features, "features"), (classes, "classify")])
+def test_what_an_extractor_raises_names_it(call, hook):
+    with pytest.raises(PluginError) as raised:
+        call(Broken(None), noise(3, 1, 2, 2))
+    assert str(raised.value).startswith(f"extractor made: {hook} raised KeyError: ") and "\n" not in str(raised.value)
+    assert raised.value.code == 5
+
+
+def test_a_full_memory_is_no_fault_of_an_extractor(monkeypatch):
+    def full(x: Tensor) -> Any:
+        raise torch.OutOfMemoryError("out of memory")
+
+    extractor = Made(None)
+    monkeypatch.setattr(extractor, "features", full, raising=False)
+    with pytest.raises(torch.OutOfMemoryError):
+        features(extractor, noise(3, 1, 2, 2))
+
+
+def test_what_an_extractor_raises_when_it_is_made_names_it(monkeypatch):
+    def broken(self: Any, config: Any, facts: Any) -> None:
+        raise OSError("no weights")
+
+    monkeypatch.setattr(Pixels, "__init__", broken)
+    with pytest.raises(PluginError, match="extractor pixels: construction raised OSError: no weights; tell its author"):
+        extractors("pixels", facts(1, 8, 8))
+
+
+def test_a_digest_is_of_the_pictures_and_not_of_how_they_were_computed():
+    """Rounding of another device is 1e-7, a level of 255 is 8e-3; parts and layouts do not matter."""
+    x = torch.randint(0, 256, (7, 3, 4, 4), generator=torch.Generator().manual_seed(0)).float() / 127.5 - 1
+    same = [[x], x.split(2), [(x + 1e-7)], [(x - 1e-7)], [x.contiguous(memory_format=torch.channels_last)]]
+    assert len({digest(parts) for parts in same}) == 1
+    other = x.clone()
+    other[3, 1, 2, 2] += 2 / 255 if other[3, 1, 2, 2] < 0 else -2 / 255
+    assert digest([other]) != digest([x]) != digest([x.flip(0)])
 
 
 def test_features_are_float64():

@@ -1,6 +1,7 @@
 """What `diffcli bench samplers` measures."""
 
 import os
+import statistics
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -9,17 +10,30 @@ from typing import ClassVar
 import pytest
 import torch
 
+from diffcli.core.exact import Mixture
 from diffcli.engine import bench, bench_errors
-from diffcli.engine.bench_errors import BUDGETS, SPACINGS, best, case, distance, error, errors, walk
+from diffcli.engine.bench_errors import (
+    BUDGETS,
+    FAMILIES,
+    MODES,
+    SPACINGS,
+    best,
+    case,
+    chance,
+    distance,
+    error,
+    errors,
+    exact,
+    place,
+)
 from diffcli.plugin import Spec
 from diffcli.registry import Registry, sources
 from diffcli.samplers.base import Sampler
 from diffcli.samplers.ddim import DDIM
-from diffcli.samplers.grid import grid
 from diffcli.samplers.runge_kutta import RungeKutta2, RungeKutta4
 from diffcli.samplers.unipc import UniPC
 
-SMALL = {"problems": 2, "walks": 8, "draws": 64}
+SMALL = {"problems": 1, "walks": 4, "draws": 32}
 
 
 @pytest.fixture
@@ -41,6 +55,15 @@ class Euler(Sampler):
         t, s = point
         pair = denoiser(x_t, t, cond)
         return denoiser.process.diffuse(pair.x_0, pair.eps, s), state
+
+
+class Zero(Euler):
+    """A random walk to one place."""
+
+    order: ClassVar = None
+
+    def step(self, denoiser, x_t, point, *, cond, state, rng):
+        return torch.zeros_like(x_t), state
 
 
 class Raising(Euler):
@@ -70,8 +93,9 @@ def test_a_row_holds_what_was_measured(installed):
     for name in ("heun", "dpmpp-2m"):
         assert found[name]["measured"] > found[name]["order"] - 0.35
     assert all(row["overhead_us"] > 0 and "fault" not in row for row in rows)
-    sides = {(r["sampler"], r["dimensions"], r["spacing"], r["budget"]) for r in records}
-    assert len(sides) == len(records) == 3 * 2 * len(SPACINGS) * len(BUDGETS)
+    sides = {(r["sampler"], *place(r), r["spacing"], r["budget"]) for r in records}
+    assert len(sides) == len(records) == 3 * len(FAMILIES) * len(MODES) * len(SPACINGS) * len(BUDGETS)
+    assert {r["laws"] for r in records} == {"coarse", "fine"}
     for r in records:
         assert r["nfe"] <= r["budget"] and r["error"] > 0 and r["solver"] == (r["sampler"] != "ancestral")
 
@@ -80,7 +104,7 @@ def test_a_row_holds_what_was_measured(installed):
     ("kind", "fault"),
     [
         (Raising, "ValueError: no idea what to do"),
-        (Infinite, "not finite: rectified in 2 dimensions, 5 uniform steps, and 23 more"),
+        (Infinite, "not finite: rectified, coarse laws in 2 dimensions, 5 uniform steps, and 47 more"),
         (Twice, "it declares 20 calls for 20 steps and makes 40"),
     ],
 )
@@ -107,16 +131,53 @@ def test_errors_fall_with_calls_and_with_the_order(size):
     assert second[1] < first[1] / 5
 
 
-def test_the_exact_walks_are_exact():
-    """Halving a step of order 4 divides the error by 16: what 300 steps differ by from 150 is 15/16 of its error."""
-    on = case("cosine", 64, problems=1, walks=8)
-    fine = walk(RungeKutta4(), on.problems[0].denoiser, on.problems[0].x, grid(on.process, 300, "logsnr"))
-    assert error([fine], on.problems) < 1e-6
-    assert error([on.problems[0].end], on.problems) == 0
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_exact_walks_are_exact(family):
+    """Halving a step of order 4 divides the error by 16: what 300 steps differ by from 150 is 15/16 of its error.
+
+    The last step, from LAST to 0, is told by no halving. Of a lone blob of standard deviation s the walk is known: from
+    noise eps at sigma/alpha = r it ends at mean + s (eps r - mean)/sqrt(s^2 + r^2).
+    """
+    on = case("cosine", 64, family, problems=1, walks=8)
+    law, x, end = on.problems[0]
+    assert error([exact(law, x, 300)], on.problems) < 1e-6
+    assert error([end], on.problems) == 0
+    s = FAMILIES[family][0]
+    mean = law.means[:1]
+    blob = Mixture(on.process, torch.ones(1), mean, torch.tensor([s]))
+    r = on.process.ratio(torch.ones((), dtype=torch.float64))
+    alpha = on.process.alpha(torch.ones((), dtype=torch.float64))
+    known = mean + s * (x / alpha - mean) / (s**2 + r**2).sqrt()
+    assert (exact(blob, x) - known).abs().max() < 1e-6
+
+
+def test_fine_laws_are_finer():
+    """Of the same seed everything but the standard deviations is the same, and those are a tenth."""
+    a, b = (case("cosine", 2, family, problems=1, walks=4).problems[0].denoiser for family in FAMILIES)
+    assert torch.equal(a.means, b.means) and torch.allclose(a.stds, 10 * b.stds)
+
+
+def test_chance_is_told_with_its_spread():
+    """Of draws from one law: the mean of pairs falls as 1/sqrt(draws), and a fresh pair lies within five of its spread."""
+    laws = case("rectified", 2, problems=3, walks=2).known
+    few, many = chance(laws, 100), chance(laws, 1600)
+    assert 2.5 < few[0] / many[0] < 6.5
+    sets = [[law.draw(1600, torch.Generator().manual_seed(seed)) for law in laws] for seed in (5, 6)]
+    fresh = statistics.mean(distance(a, b) for a, b in zip(*sets, strict=True))
+    assert 0 < many[1] < many[0] and abs(fresh - many[0]) < 5 * many[1]
+
+
+def test_a_random_walk_is_measured_on_several_laws():
+    """One that ends at 0 is wrong on each law by its own mean: the distance is the mean over three, not that of one."""
+    on, zero = case("rectified", 2, problems=4, walks=2), torch.zeros(64, 2, dtype=torch.float64)
+    (record,) = [r for r in errors("zero", Zero(), on, [5], draws=64) if r["default"]]
+    drawn = [law.draw(64, torch.Generator().manual_seed(10 * k + 1)) for k, law in enumerate(on.known)]
+    assert len(drawn) == 3 and record["error"] == pytest.approx(statistics.mean(distance(zero, x) for x in drawn))
+    assert 0 < record["floor_std"] < record["floor"] < record["error"]
 
 
 def test_another_seed_is_another_problem():
-    a, b, again = (case("cosine", 2, seed, problems=2, walks=4).problems for seed in (0, 1, 0))
+    a, b, again = (case("cosine", 2, seed=seed, problems=2, walks=4).problems for seed in (0, 1, 0))
     means = {tuple(p.denoiser.means.flatten().tolist()) for p in [*a, *b]}
     assert len(means) == 4
     assert all(torch.equal(p.end, q.end) for p, q in zip(a, again, strict=True))
@@ -136,9 +197,9 @@ def test_a_budget_that_allows_no_step_is_left_out():
 
 
 def test_the_best_spacing_is_the_least_error():
-    key = {"sampler": "a", "schedule": "cosine", "dimensions": 2, "budget": 5}
+    key = {"sampler": "a", "schedule": "cosine", "laws": "fine", "dimensions": 2, "budget": 5}
     made = [{**key, "error": e, "spacing": s} for e, s in ((0.3, "uniform"), (None, "karras"), (0.1, "logsnr"))]
-    assert best(made) == {("a", "cosine", 2, 5): made[2]}
+    assert best(made) == {("a", "cosine", "fine", 2, 5): made[2]}
 
 
 def test_schedules_of_others_are_measured_unasked(installed, monkeypatch):
