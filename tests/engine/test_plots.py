@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, ignore_patterns
 
 import pytest
 from PIL import Image
@@ -34,7 +34,7 @@ def test_plots_lie_in_the_run(filled: Path, cli: Callable[..., Ran]) -> None:
 def test_plots_that_cannot_be_written_are_refused_before_anything_is_measured(
     filled: Path, cli: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = Path(copytree(filled / "pictures", "run"))
+    run = Path(copytree(filled / "pictures", "run", ignore=ignore_patterns("plots", "evals.jsonl")))
     (run / "plots").write_text("a file in the way")
     ran = cli("eval", run, "--plot", "known", "--metric", "loss")
     assert (ran.code, ran.out, ran.err.count("\n")) == (6, "", 1) and "run/plots is no folder" in ran.err
