@@ -116,7 +116,7 @@ def draw(records: Iterable[Mapping[str, Any]], stem: Path) -> list[Path]:
             for name, line in panel.items():
                 colour, marker = looks[name]
                 axes.plot(*zip(*line, strict=True), color=colour, marker=marker, ms=3.5, lw=0.9, label=name)
-            axes.set_title(f"{schedule}, {laws} laws, {size} dimensions")
+            axes.set_title(f"{schedule}, {laws}, {size}-d")
             axes.set_xscale("log")
             axes.set_yscale("log")
             axes.set_xticks(BUDGETS, [str(b) for b in BUDGETS])
