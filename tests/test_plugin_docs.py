@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from diffcli import scaffold
+from sites import OFFLINE
 
 PAGE = (Path(__file__).parents[1] / "docs" / "writing-a-plugin.md").read_text(encoding="utf-8")
 # A box; the line above a file's says its name, and whether it goes to the end of what is there.
@@ -20,13 +21,6 @@ BLOCK = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 BLOCKS = [m.groupdict() for m in BLOCK.finditer(PAGE)]
-OFFLINE = [
-    "--no-index",
-    "--no-build-isolation",
-    "--no-deps",
-    "--disable-pip-version-check",
-    "--root-user-action=ignore",
-]
 ROWS = dict(re.findall(r"^\| ([^|`]*(?:`[^`]*`[^|`]*)*) \| `(.*)` \|$", PAGE, re.MULTILINE))
 
 
