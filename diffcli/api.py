@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from diffcli.engine.load import Model
 
 
-def load(path: str | Path, *, raw: bool = False, device: str = "auto") -> Model:
+def load(path: str | Path, *, raw: bool = False, device: str = "auto", autoencoder: str | Path | None = None) -> Model:
     """The model at a method's name (its newest run), a run, a checkpoint or a model folder.
 
     `diffcli.load("rf").sample(16, label=(3,), seed=1)` gives (16, C, H, W) images in [-1, 1]. raw: the trained weights in
-    place of their average. Raises RunError where there is no such run.
+    place of their average; autoencoder: where that of a latent model lies now. Raises RunError where there is no such run.
     """
     from diffcli.engine import load as engine
 
-    return engine.load(path, raw=raw, device=device)
+    return engine.load(path, raw=raw, device=device, autoencoder=autoencoder)
 
 
 def train(

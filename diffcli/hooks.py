@@ -91,7 +91,7 @@ def check(spec: Any, kind: Kind, hook: str) -> None:
     )
     need(isinstance(spec.summary, str) and bool(spec.summary.strip()), "summary must say what it is")
     need(isinstance(spec.paper, str), "paper must be an address")
-    need(spec.family is None or spec.family in get_args(Family), "family must be None, gaussian or masked")
+    need(spec.family is None or spec.family in get_args(Family), "family must be None, gaussian, masked or variational")
     need(isinstance(spec.uses, Mapping) and isinstance(spec.train, Mapping), "uses and train must be mappings")
     need(isinstance(spec.metrics, Mapping) and isinstance(spec.plots, Mapping), "metrics and plots must be mappings")
     for used, use in spec.uses.items():

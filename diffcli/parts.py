@@ -39,11 +39,14 @@ def unnamed(values: Mapping[str, Any]) -> dict[str, Any]:
 def below(spec: Spec, tables: Tables) -> tuple[dict[Kind, Use], dict[str, Any]]:
     """(parts, [train]) where nothing is said: the method's own, and over them what its data set goes better with.
 
-    A method's config may have `train() -> Mapping`: what its options change in the method's own [train].
+    A method's config may have `train() -> Mapping` and `uses() -> Mapping`: what its options change in the method's own
+    [train] and parts.
     """
     uses, train = dict(spec.uses), dict(spec.train)
-    if hasattr(spec.config, "train"):
-        train = training(train, structure(spec.config, unnamed(tables["method"]), "[method]").train())
+    if hasattr(spec.config, "train") or hasattr(spec.config, "uses"):
+        config = structure(spec.config, unnamed(tables["method"]), "[method]")
+        train = training(train, config.train()) if hasattr(config, "train") else train
+        uses |= config.uses() if hasattr(config, "uses") else {}
     if "dataset" in uses:
         known, name = (
             registry().specs("dataset"),
@@ -56,6 +59,17 @@ def below(spec: Spec, tables: Tables) -> tuple[dict[Kind, Use], dict[str, Any]]:
                 uses[kind] = use
         train = training(train, data.train) if data else train
     return uses, train
+
+
+def sampling(parts: Mapping[Kind, Part], uses: Mapping[Kind, Use]) -> dict[str, Any]:
+    """[sample] where nothing is said. A method's config may have `sample() -> Mapping`: what its options change there.
+
+    Steps and spacing are dropped when another sampler is chosen: they belong to the method's own.
+    """
+    config = parts["method"].config
+    values = dict(config.sample()) if hasattr(config, "sample") else {}
+    own = "sampler" in parts and parts["sampler"].name == uses["sampler"].name
+    return {key: value for key, value in values.items() if own or key not in ("steps", "spacing")}
 
 
 def training(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

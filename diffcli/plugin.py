@@ -12,7 +12,7 @@ import pluggy
 from diffcli.errors import PluginError, show
 
 Kind = Literal["method", "model", "schedule", "sampler", "dataset", "extractor"]
-Family = Literal["gaussian", "masked"]
+Family = Literal["gaussian", "masked", "variational"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 PARTS: tuple[Kind, ...] = KINDS[1:5]  # what a method is put together from; extractors only look at what it made
 API_VERSION = 1  # a plugin may state the version it was written for as DIFFCLI_API = 1
@@ -64,16 +64,19 @@ class Spec:
     extractor(config, facts) with facts: engine.assemble.Facts of the data; it gives a metrics.features.Extractor.
     config: a frozen dataclass of opt() fields; if it has `fit(shape) -> config`, the engine calls it with the layout of
     the space, (C, H, W) or (L,), and the recipe of the run records the result.
-    family: the processes it belongs to; None fits any, or takes no sampler.
-    uses: for methods, the kinds of part they need, each with its default; for data sets, the parts that go better with
-    them than a method's defaults, where the method uses that kind and the part fits.
+    family: the processes it belongs to, or variational: autoencoders, which have none; None fits any.
+    uses: for methods, the kinds of part they need, each with its default, over which config.uses() goes, if the config has
+    it; for data sets, the parts that go better with them than a method's defaults, where the method uses that kind and the
+    part fits.
     train: for methods, their own defaults of the shared [train] options, over which config.train() goes, if the config has
     it; for data sets, defaults over both.
     sample, eval: for methods, dataclasses like `config`: subclasses of SampleOptions and EvalOptions with other
     defaults or more options; None is the shared one.
     metrics: for methods, measures of their own: name -> import string of metric(bench) -> records, see engine.evaluate.Bench.
-    plots: for methods, pictures of their own: name -> import string of plot(bench) -> PIL image; `eval --plot NAME`, and
-    those that Method.preview() names are drawn during training.
+    plots: for methods, pictures of their own: name -> import string of plot(bench) -> PIL image or engine.plots.Drawn;
+    `eval --plot NAME`, and those that Method.preview() names are drawn during training.
+    autoencoder: for methods that live in latents, the method that is trained first, on the same data and with its own
+    defaults, where no --autoencoder is given; "" is none.
     reaches_zero: for schedules, True where alpha(1) = 0: eps-prediction has no x_0 there.
     """
 
@@ -88,6 +91,7 @@ class Spec:
     eval: type | None = None
     metrics: Mapping[str, str] = field(default_factory=dict)
     plots: Mapping[str, str] = field(default_factory=dict)
+    autoencoder: str = ""
     reaches_zero: bool = False
     paper: str = ""
 

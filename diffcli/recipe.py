@@ -14,7 +14,7 @@ from typing import Any
 
 from diffcli.errors import UsageError, show
 from diffcli.options import nearest, options, structure, table
-from diffcli.parts import LENGTHS, Part, Tables, below, choose, named_part, training, unnamed
+from diffcli.parts import LENGTHS, Part, Tables, below, choose, named_part, sampling, training, unnamed
 from diffcli.plugin import KINDS, Kind, Spec
 from diffcli.registry import registry
 from diffcli.sections import Claim, EvalOptions, SampleOptions, TrainOptions
@@ -95,7 +95,9 @@ def resolve(tables: Tables) -> Recipe:
     return Recipe(
         parts=parts,
         train=structure(TrainOptions, training(defaults, tables.get("train", {})), "[train]"),
-        sample=structure(spec.sample or SampleOptions, tables.get("sample", {}), "[sample]"),
+        sample=structure(
+            spec.sample or SampleOptions, {**sampling(parts, uses), **tables.get("sample", {})}, "[sample]"
+        ),
         eval={key: checked[key] for key in asked if key in checked},
         claim=structure(Claim, tables["claim"], "[claim]") if "claim" in tables else None,
     )

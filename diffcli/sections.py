@@ -46,7 +46,12 @@ class TrainOptions:
     keep: int = opt(3, "Newest checkpoints to keep.", min=2)
     keep_every: int = opt(0, "Keep every checkpoint whose step is a multiple of this as well; 0 is none.", min=0)
     init: str | None = opt(None, "Run whose trained weights to start from; unset is a fresh start.")
-    autoencoder: str | None = opt(None, "Run of an autoencoder: the method then lives in its latents; unset is pixels.")
+    autoencoder: str | None = opt(
+        None,
+        "Run of an autoencoder, or the recipe of one that is trained first: the method then lives in its latents; unset "
+        "is pixels.",
+    )
+    cache_latents: bool = opt(True, "Encode the data once, before the first step, where no image is mirrored.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +62,8 @@ class SampleOptions:
     per_class: int | None = opt(None, "Samples a class, in place of --samples.", min=1)
     label: str | None = opt(
         None,
-        "Classes to draw, in turn: 3, or 0,1,2, or 0-4, or a name such as star; unset is every class in turn.",
+        "Classes to draw, in turn: 3, or 0,1,2, or 0-4, or a name such as star; none is without a class, unset "
+        "is every class in turn.",
         pattern=r"[^,]+(,[^,]+)*",
     )
     steps: int | None = opt(None, "Solver steps; unset is the sampler's own number.", min=1)
@@ -65,7 +71,11 @@ class SampleOptions:
         None, "Where the steps lie; unset is the sampler's own way, else the schedule's."
     )
     rho: float = opt(7.0, "Exponent of the karras spacing (Karras et al. 2022, Eq. 5).", min=1)
-    guidance_scale: float = opt(1.0, "Classifier-free guidance: 1 is none, above 1 is stronger.", min=0)
+    guidance_scale: float = opt(
+        1.0,
+        "Classifier-free guidance w, null + w (class - null): 0 is without the class, 1 is none, above 1 is stronger.",
+        min=0,
+    )
     guidance_interval: tuple[float, ...] | None = opt(
         None, "Times between which guidance acts: 0.2,0.8; unset is everywhere.", min=0, max=1
     )
@@ -77,6 +87,9 @@ class SampleOptions:
     batch_size: int = opt(250, "Samples at a time; it does not change any of them.", min=1)
     seed: int = opt(0, "Sample i depends on (seed, i) alone.", min=0, max=2**31 - 1)
     raw: bool = opt(False, "Draw with the trained weights, not with their average.")
+    autoencoder: str | None = opt(
+        None, "Where the autoencoder of a latent model lies now; unset is where it lay in training."
+    )
     columns: int | None = opt(None, "Columns of the grid; unset is near square, or one a class.", min=1)
     format: Literal["png", "pdf", "webp", "gif"] = opt("png", "Of pictures; webp and gif move with --trajectory.")
     trajectory: int = opt(0, "Snapshots along the way of each sample; 0 is none.", min=0, max=1000)
@@ -98,8 +111,20 @@ class EvalOptions(SampleOptions):
     )
     samples: int = opt(1000, "Samples that are drawn for a measure of samples.", min=2)
     images: int = opt(10000, "Most held-out images or texts that the loss is measured on.", min=1)
-    neighbors: int = opt(3, "Neighbors that vote in agreement.", min=1)
+    neighbors: int | None = opt(
+        None, "Neighbors that vote in agreement, or that UMAP looks at; unset is 3 and 15.", min=1
+    )
     reference: int = opt(20000, "Most real training images that agreement is fitted on.", min=1)
+    scales: tuple[float, ...] = opt(
+        (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 50.0, 100.0),
+        "Guidance scales of --plot guidance; 1 is none, 0 is without the condition.",
+        min=0,
+    )
+    real: int = opt(1000, "Most held-out images of --plot embedding and latents.", min=2)
+    projection: Literal["pca", "umap", "tsne"] = opt(
+        "pca", "Of --plot embedding onto the plane; umap and tsne need pip install 'diffcli[plots]'."
+    )
+    min_dist: float = opt(0.1, "Least distance of points in UMAP's plane.", min=0, max=1)
 
 
 @dataclass(frozen=True, kw_only=True)

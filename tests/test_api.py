@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 import diffcli
-from diffcli.engine.export import export
 from diffcli.errors import RunError, UsageError
 
 TABLES = {
@@ -51,12 +48,3 @@ def test_an_exported_model_draws_the_same(tmp_path, cli):
     assert torch.equal(a, b)
     assert cli("export", run, tmp_path / "model").code == 2
     assert cli("sample", tmp_path / "model", "--samples", "2", "--steps", "2").code == 0
-
-
-def test_an_exported_model_carries_the_hash_of_its_autoencoder(tmp_path, monkeypatch):
-    """A latent model is only right with the autoencoder it was trained on, so its folder must say which."""
-    run = diffcli.train(TABLES, tmp_path / "run")
-    encoder = SimpleNamespace(method=None, sha256="of the autoencoder")
-    monkeypatch.setattr("diffcli.engine.load.autoencoder", lambda *_: encoder)
-    export(run, tmp_path / "model")
-    assert json.loads((tmp_path / "model" / "config.json").read_text())["autoencoder"] == encoder.sha256

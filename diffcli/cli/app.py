@@ -168,6 +168,8 @@ def usage(error: Any) -> str:
         return f"{path} has no option {error.option_name}{nearest(error.option_name, known, f'; see {path} --help')}"
     message = " ".join(str(error.format_message()).split()).rstrip(".")
     message = message.replace(": Value error, ", ": ", 1)  # pydantic's words
+    if "extra argument" in message and context and any("--input" in param.opts for param in context.command.params):
+        message += "; --input takes one text: files with commas between them, or a quoted pattern such as '*.png'"
     return f"{message[:1].lower()}{message[1:]}" + (f"; see {context.command_path} --help" if context else "")
 
 

@@ -27,8 +27,8 @@ COLUMNS = {
     "metric": "metric", "value": "value", "standard_error": "error", "floor": "floor", "real": "real", "n": "n",
     "nfe": "nfe", "unit": "unit",
 }  # fmt: skip
-PLOT = "Pictures, drawn into plots/ of the run; nothing is measured unless --metric asks. There are: {}."
-OUTPUT = "Folder of the comparison of several runs; unset is compare/<time>."
+PLOT = "Pictures, drawn into plots/ of each run; nothing is measured unless --metric asks. There are: {}."
+OUTPUT = "Folder of what is made of several runs together; unset is compare/<time>."
 OWN = " Its own: {}."
 
 
@@ -78,25 +78,36 @@ def evaluate(texts: list[str], given: Tables, plots: list[str], place: str | Non
     over = {section: table for section, table in given.items() if section != "eval"}
     made = [recipes.resolve(recipes.overlay(tables_of(run, text), over)) for run, text in zip(runs, texts, strict=True)]
     asked = [recipe.evaluation(given.get("eval", {})) for recipe in made]
-    wanted, records, files = not plots or "metric" in given.get("eval", {}), list[Any](), list[Any]()
-    if place is not None and not (wanted and len(runs) > 1):
+    wanted, beside = not plots or "metric" in given.get("eval", {}), folder(place)
+    if place is not None and len(runs) == 1:
         raise UsageError("--output is the folder of a comparison; give two runs or more, or leave it out")
     if plots:
-        from diffcli.engine.plots import known, ready
-
-        for run, recipe in zip(runs, made, strict=True):
-            known(recipe.spec, plots)
-            ready(run)
-    if wanted:
-        records, files = measured(runs, made, asked, folder(place))
+        drawable(runs, made, plots, beside, wanted)
+    records, files = measured(runs, made, asked, beside) if wanted else ([], [])
     if plots:
         from diffcli.engine.plots import plot
 
-        for run, recipe, options in zip(runs, made, asked, strict=True):
-            files += plot(run.path, recipe, options, plots, output.progress())
+        each = [(run.path, recipe, options) for run, recipe, options in zip(runs, made, asked, strict=True)]
+        compared = files[-1].parent if wanted and len(runs) > 1 else beside
+        files = [*files, *plot(each, plots, output.progress(), compared)]
     for path in files:
         output.result(path)
     output.last({"records": records, "plots": [str(path) for path in files if path.suffix != ".jsonl"]}, json)
+
+
+def drawable(runs: list[Any], made: list[recipes.Recipe], plots: list[str], beside: Path | None, wanted: bool) -> None:
+    """Refuse, before anything costs time, plots that do not exist or could not be written; wanted: measures, too."""
+    from diffcli.engine.plots import BESIDE, known, ready, ready_beside
+
+    for run, recipe in zip(runs, made, strict=True):
+        known(recipe.spec, plots)
+        ready(run)
+    if len(runs) > 1 and any(name in BESIDE for name in plots):
+        ready_beside(beside)
+    elif beside is not None and not wanted:
+        raise UsageError(
+            f"--output is the folder of a comparison, but {', '.join(plots)} is drawn of each run alone; leave it out"
+        )
 
 
 def measured(

@@ -19,14 +19,17 @@ def export(
     raw: Annotated[
         bool, typer.Option("--raw", help="The trained weights, not their average.", show_default=False)
     ] = False,
+    autoencoder: Annotated[
+        str | None, typer.Option(help="Where the autoencoder of a latent model lies now.", show_default=False)
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a run as a model folder: config.json and model.safetensors."""
+    """Write a run as a model folder: config.json and model.safetensors, and those of the autoencoder it lives in."""
     known_run(run) or find(run)  # a wrong name is refused before torch is imported
     from diffcli.engine.export import export as engine
 
-    made = engine(run, folder, raw=raw)
+    made = engine(run, folder, raw=raw, autoencoder=autoencoder)
     output.result(made)
     output.last({"model": str(made)}, json)
 

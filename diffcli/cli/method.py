@@ -12,7 +12,7 @@ from diffcli import options
 from diffcli.cli.blame import missing
 from diffcli.cli.flags import Section, complete, extra, peek
 from diffcli.errors import RunError, UsageError, show
-from diffcli.parts import Tables, fits, fitting
+from diffcli.parts import Tables, fits, fitting, sampling
 from diffcli.parts import below as defaults
 from diffcli.plugin import KINDS, Kind, Spec
 from diffcli.recipe import Recipe, overlay, resolve
@@ -63,9 +63,15 @@ def method_of(tables: Tables) -> Spec:
 
 
 def chosen(args: list[str], spec: Spec, kinds: Iterable[Kind]) -> dict[str, dict[str, Any]]:
-    """The parts that flags such as --sampler choose, of the kinds a method uses."""
+    """The parts that flags such as --sampler choose, of the kinds a method uses; with the method's own flags, where they
+    are among a command's and decide its parts."""
     found = {kind: peek(args, f"--{kind}") for kind in kinds if kind in spec.uses}
-    return {kind: {"name": name} for kind, name in found.items() if name is not None}
+    parts: dict[str, dict[str, Any]] = {kind: {"name": name} for kind, name in found.items() if name is not None}
+    if "model" in kinds and hasattr(spec.config, "uses"):
+        known = {name: option for name, option in options.options(spec.config).items() if option.base is not bool}
+        texts = {name: peek(args, option.flag) for name, option in known.items()}
+        parts["method"] = {name: known[name].parse(text, known[name].flag) for name, text in texts.items() if text}
+    return parts
 
 
 def below(tables: Tables, spec: Spec, args: list[str], kinds: Iterable[Kind]) -> Recipe:
@@ -144,7 +150,8 @@ def origins(recipe: Recipe, tables: Tables, given: Tables) -> Origins:
         known = plain.get(section, {})
         written = {key for key in tables.get(section, {}) if kept and table.get(key) != known.get(key)}
         use = uses.get(section)  # type: ignore[call-overload]
-        own = train if section == "train" else use.options if use and use.name == parts[section].name else {}
+        shared = {"train": train, "sample": sampling(recipe.parts, uses)}
+        own = shared.get(section, use.options if use and use.name == parts[section].name else {})
         for key in table:
             flag = key in given.get(section, {})
             found[section, key] = (

@@ -129,7 +129,7 @@ class Guided:
     """weak + scale (strong - weak), in `interval` of t; elsewhere the strong side alone, at half the price.
 
     weak: the same network at weaken(cond), in one 2B pass or (batched=False) in two; or another `reference` network
-    (Karras et al. 2024). Scale 1 is no guidance; interval: Kynkaanniemi et al. 2024.
+    (Karras et al. 2024). Scale 1 is no guidance, 0 the weak side alone; interval: Kynkaanniemi et al. 2024.
     """
 
     def __init__(
@@ -151,6 +151,8 @@ class Guided:
         always, inside = (low, high) == (0.0, 1.0), (t >= low) & (t <= high)
         if not always and not bool(inside.any()):
             return self.denoiser(x_t, t, cond)
+        if always and self.scale == 0:
+            return (self.reference or self.denoiser)(x_t, t, self.weaken(cond))
         strong, weak = self.sides(x_t, t, cond)
         guided = strong.guided(weak, self.scale)
         if always or not t.ndim:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,8 @@ class Method(nn.Module, ABC):
     """
 
     denoiser: Any
+    reconstructs: ClassVar[bool] = False  # samples are made from given images; `wish` gives them
+    calibration: ClassVar[int] = 256  # most training images that `calibrate` is shown
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +118,10 @@ class Method(nn.Module, ABC):
         return grid(self.denoiser.process, steps, spacing)
 
     def calibrate(self, batches: Iterable[Batch]) -> None:
-        """Before a checkpoint, in eval mode without gradient, raw and averaged weights alike: statistics of the data."""
+        """Before a checkpoint, in eval mode without gradient, raw and averaged weights alike: statistics of the data.
+
+        batches: the first `calibration` images of the training data, unmirrored, some at a time.
+        """
 
     def diagnose(self, dataset: Any, device: torch.device) -> dict[str, float]:
         """Numbers worth logging once before and once after training."""
@@ -125,7 +130,7 @@ class Method(nn.Module, ABC):
     def trajectory(
         self, batch: Batch, shape: tuple[int, ...], sampler: Any, times: Tensor, wrap: Wrap, rng: Rng
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """(t, x) from the start to the result, both included."""
+        """(t, x) from the start to the result, both included. sampler: None, with times 1 and 0, where the method takes none."""
         x, cond = self.begin(shape, batch, rng), self.cond(batch, rng)
         yield times[0], x
         yield from sampler.trajectory(wrap(self.denoiser), x, times, cond=cond, rng=rng)

@@ -101,7 +101,7 @@ def assemble(recipe: Recipe, facts: Facts, autoencoder: Autoencoder | None = Non
         space = Latents(autoencoder, space)
     if getattr(recipe.method.config, "cond", "none") == "label" and not facts.classes:
         raise UsageError(
-            f"--cond label needs classes, but {facts.name} has none; leave --cond out, or take a data set with classes"
+            f"--cond label needs classes, but {facts.name} has none; give --cond none, or take a data set with classes"
         )
 
     parts: dict[str, Any] = {}

@@ -209,13 +209,21 @@ def open_model(folder: Path) -> Checkpoint:
     return Checkpoint(folder, step if type(step) is int else 0, config, listed)
 
 
-def write_model(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
-    """A model folder for others, whole or not at all; an existing one is not touched."""
+def write_model(folder: Path, models: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Tensor]]]) -> Path:
+    """A model folder for others, whole or not at all; an existing one is not touched.
+
+    models: folder inside it, "" for the model itself -> its config and tensors.
+    """
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise RunError(f"{show(folder)} exists already; choose another folder")
     with acting("create", folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
-    files = [("model.safetensors", pack(tensors, str(folder))), ("config.json", dump_json(config))]
+    files = list[tuple[str, bytes]]()
+    for inside, (config, tensors) in models.items():
+        files += [
+            (os.path.join(inside, "model.safetensors"), pack(tensors, str(folder))),
+            (os.path.join(inside, "config.json"), dump_json(config)),
+        ]
     publish(folder, files, folder.with_name(f".tmp-{folder.name}-{os.getpid()}"))
     return folder
 

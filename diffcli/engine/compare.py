@@ -97,7 +97,7 @@ def compare(
     refuse_other_data(names, [{"dataset": recipe.parts["dataset"].name} for recipe in recipes])
     benches = [opened(*one) for one in zip(runs, recipes, options, strict=True)]
     refuse_other_data(names, [{"shape": b.model.facts.shape, "split": b.test.split} for _, b in benches])
-    several = len({objective(recipe) for recipe in recipes}) > 1
+    several = len({objective(bench.model) for _, bench in benches}) > 1
     without = {"loss": "losses of different objectives are different functions"} if several else {}
     measured: list[list[Record]] = []
     unkept: Unkept | None = None

@@ -41,7 +41,7 @@ def draw(
     room(output or home, 0)
     if output is not None:
         vacant(output)
-    model = read(found, raw=o.raw, device=o.device)
+    model = read(found, raw=o.raw, device=o.device, place=o.autoencoder)
     media, space, part = medium(model.facts), model.space, recipe.parts.get("sampler")
     media.refuse(o)
     n, _ = wishes(model, o)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,10 @@ class Bench:
 
     @cached_property
     def samples(self) -> Samples:
-        return sample(self.model, self.options, self.recipe.parts.get("sampler"), tick=self.tick)
+        o, method = self.options, self.model.method
+        if method.reconstructs:
+            o = replace(o, samples=min(o.samples, len(self.test)))  # each held-out image once
+        return sample(self.model, o, self.recipe.parts.get("sampler"), tick=self.tick)
 
     def split(self, name: str) -> Any:
         """A split of the data set as the method sees it, of the kind the model was trained on."""
@@ -185,7 +189,7 @@ def opened(run: str | Path, recipe: Recipe, options: EvalOptions) -> tuple[Found
     """A run and its model on the bench. Raises DiffcliError, also where its records could not be kept."""
     found = find(str(run))
     ready(found)
-    return found, Bench(read(found, raw=options.raw, device=options.device), recipe, options)
+    return found, Bench(read(found, raw=options.raw, device=options.device, place=options.autoencoder), recipe, options)
 
 
 def measured(found: Found, bench: Bench, console: Console, without: Mapping[str, str] = NOTHING) -> list[Record]:

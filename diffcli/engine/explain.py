@@ -19,6 +19,7 @@ from diffcli.engine.load import Model, read, split
 from diffcli.engine.rundir import find
 from diffcli.engine.sample import wishes
 from diffcli.engine.walk import Walk, interval, walk
+from diffcli.errors import UsageError
 from diffcli.options import table
 from diffcli.recipe import Recipe
 from diffcli.sections import SampleOptions
@@ -37,14 +38,16 @@ FORMULAS = {
 def explain(run: str | Path, recipe: Recipe) -> dict[str, Any]:
     """The rows of the grid, (k, t, alpha, sigma, logSNR) or (k, t, alpha, rate), and the formulas that are applied along it."""
     o, part = recipe.sample, recipe.parts.get("sampler")
-    model = read(find(str(run)), raw=o.raw, device=o.device)
+    if part is None:
+        raise UsageError(f"{recipe.method.name} takes no sampler, so there is no walk to explain; leave --explain out")
+    model = read(find(str(run)), raw=o.raw, device=o.device, place=o.autoencoder)
     n, _ = wishes(model, o)
     way = walk(model, o, part, min(n, o.batch_size))
     denoiser = model.method.denoiser
     process = denoiser.process.ending() if o.final == "x0" else denoiser.process
     return {
-        "sampler": part.name if part else None,
-        "options": table(part.config) if part else {},
+        "sampler": part.name,
+        "options": table(part.config),
         "order": (way.sampler.order or "random walk") if way.sampler else None,
         "steps": len(way.times) - 1,
         "nfe": counted(model, way, o),

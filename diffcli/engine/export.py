@@ -1,31 +1,41 @@
-"""A run -> a model folder that can be handed to others: config.json and model.safetensors, nothing else."""
+"""A run -> a model folder that can be handed to others: config.json and model.safetensors, and its autoencoder's."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from diffcli import __version__
 from diffcli.engine import checkpoint
-from diffcli.engine.load import read
+from diffcli.engine.load import ENCODER, Model, read
 from diffcli.engine.rundir import find
 from diffcli.errors import UsageError, show
 
 
-def export(run: str | Path, output: Path, *, raw: bool = False) -> Path:
+def export(run: str | Path, output: Path, *, raw: bool = False, autoencoder: str | None = None) -> Path:
     """Write the averaged (or, if raw, the trained) weights of a run as a model folder.
 
-    Raises UsageError where the folder holds something already: an export never overwrites.
+    autoencoder: where that of a latent model lies now. Raises UsageError where the folder holds something already: an
+    export never overwrites.
     """
-    model = read(find(str(run)), raw=raw, device="cpu")
+    model = read(find(str(run)), raw=raw, device="cpu", place=autoencoder)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"{show(output)} is not empty; export to a new folder")
+    models = {"": parts(model)} | ({ENCODER: parts(model.encoder)} if model.encoder else {})
+    checkpoint.write_model(output, models)
+    return output
+
+
+def parts(model: Model) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a model is, and its weights."""
     config = {
         "diffcli": __version__,
         "recipe": model.recipe.tables(),
         "facts": vars(model.facts),
         "step": model.step,
         "weights": model.weights,
-        "autoencoder": model.autoencoder,
+        "autoencoder": model.encoder and model.encoder.sha256,
     }
-    checkpoint.write_model(output, config, model.method.state_dict())
-    return output
+    return config, model.method.state_dict()

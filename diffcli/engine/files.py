@@ -71,7 +71,7 @@ def publish(
 ) -> None:
     """A folder that is there with all its files, or not at all.
 
-    temporary: a free name beside it; make_way: called when all is written, right before the folder takes its name. The
+    files: name, or folder/name, and bytes; temporary: a free name beside it; make_way: called when all is written, right before the folder takes its name. The
     files are written one by one as they come, so that no more than one is held in memory; whatever goes wrong, the
     temporary folder is removed.
     """
@@ -79,7 +79,10 @@ def publish(
         temporary.mkdir()
         try:
             for name, data in files:
-                write_synced(temporary / name, data)
+                place = temporary / name
+                place.parent.mkdir(exist_ok=True)
+                write_synced(place, data)
+                sync_folder(place.parent)
             sync_folder(temporary)
             make_way()
             os.rename(temporary, folder)

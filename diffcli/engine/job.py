@@ -19,7 +19,8 @@ from diffcli.core.random import Blocks, key
 from diffcli.engine import checkpoint, length, preview
 from diffcli.engine.assemble import Assembly, Facts, assemble, open_data
 from diffcli.engine.ema import EMA
-from diffcli.engine.load import Model, autoencoder, load
+from diffcli.engine.encoded import encoded
+from diffcli.engine.load import Model, autoencoder, load, stand_in
 from diffcli.engine.precision import autocast, device
 from diffcli.engine.rundir import find
 from diffcli.errors import NonFinite, PluginError, UsageError, show
@@ -66,13 +67,14 @@ def prepare(recipe: Recipe) -> Job:
     o = recipe.train
     on = device(o.device)
     data = open_data(recipe, "train")
-    encoder = autoencoder(recipe, None, o.device)
-    assembly = assemble(recipe, Facts.of(data), encoder and encoder.method)
+    encoder = autoencoder(recipe, Facts.of(data), o.device)
+    assembly = assemble(recipe, Facts.of(data), encoder.method if encoder else stand_in(recipe, Facts.of(data), on))
     method = assembly.method
     if o.init is not None:
         begin_from(load(o.init, raw=True, device="cpu"), assembly, f"--init {show(o.init)}")
     method.to(on)
     data, held_out = method.data(data).to(on), method.view(open_data(recipe, "test")).to(on)
+    data, held_out = (encoded(each, assembly.space, on, o.cache_latents) for each in (data, held_out))
     assembly = replace(assembly, facts=replace(assembly.facts, split=data.split))  # with what the method does to it
     job = Job(assembly, data, held_out, on, EMA(method, o.ema), optimizer_of(method, o, on), encoder and encoder.sha256)
     first_batch(job)
@@ -117,7 +119,10 @@ def first_batch(job: Job) -> None:
         raise NonFinite(f"{source}: the first batch is not finite; check the files")
     if batch.label is not None and classes and not bool(((batch.label >= -1) & (batch.label < classes)).all()):
         raise PluginError(f"{source}: batch() gave labels beyond its {classes} classes")
+    kept = [(buffer, buffer.clone()) for buffer in job.method.buffers()]
     losses = losses_of(job, index)
+    for buffer, before in kept:  # what a method counts as it trains, it has not begun to count
+        buffer.copy_(before)
     if not isinstance(losses, dict) or "loss" not in losses:
         raise PluginError(
             f"method {name}: loss() gave no entry named 'loss'; it must return a dict of tensors with one"

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from diffcli import recipe as recipes
 from diffcli.core.method import Method
-from diffcli.core.space import Space, Text
+from diffcli.core.space import Autoencoder, Space, Text
 from diffcli.engine import checkpoint
 from diffcli.engine.assemble import Facts, assemble, open_data
 from diffcli.engine.precision import device as choose
-from diffcli.engine.rundir import Found, find
+from diffcli.engine.rundir import Found, committed, find
 from diffcli.errors import RunError, UsageError, show
 from diffcli.recipe import Recipe
+
+ENCODER = "autoencoder"  # in the folder of an exported model: the model whose latents it lives in
 
 
 @dataclass
@@ -35,7 +37,7 @@ class Model:
     step: int
     weights: str  # "ema" or "raw"
     sha256: str
-    autoencoder: str | None = None  # sha256 of the one whose latents it lives in
+    encoder: Model | None = None  # the one whose latents it lives in
 
     def sample(self, n: int = 16, **options: Any) -> Tensor | list[str]:
         """(n, C, H, W) images in [-1, 1], or n texts.
@@ -61,12 +63,13 @@ def overlay(recipe: Recipe, sampler: dict[str, Any] | None, sample: dict[str, An
     return recipes.resolve(recipes.overlay(recipe.tables(), {k: v for k, v in over.items() if v}))
 
 
-def load(path: str | Path, *, raw: bool = False, device: str = "auto") -> Model:
+def load(path: str | Path, *, raw: bool = False, device: str = "auto", autoencoder: str | Path | None = None) -> Model:
     """The model at a method's name (its newest run), a run, a checkpoint or a model folder.
 
-    raw: the trained weights in place of their average. Raises RunError where there is none or it is damaged.
+    raw: the trained weights in place of their average; autoencoder: where that of a latent model lies now. Raises RunError
+    where there is none or it is damaged.
     """
-    return read(find(str(path)), raw=raw, device=device)
+    return read(find(str(path)), raw=raw, device=device, place=None if autoencoder is None else str(autoencoder))
 
 
 def split(model: Model, recipe: Recipe, name: str) -> Any:
@@ -88,8 +91,11 @@ def complain(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def read(found: Found, *, raw: bool = False, device: str = "auto") -> Model:
-    """The model that the resolver found; a damaged checkpoint is told on stderr, and the one before is used."""
+def read(found: Found, *, raw: bool = False, device: str = "auto", place: str | None = None) -> Model:
+    """The model that the resolver found; a damaged checkpoint is told on stderr, and the one before is used.
+
+    place: of the autoencoder of a latent model; unset is in the model folder, else where it lay in training.
+    """
     if found.kind == "model":
         stored = checkpoint.open_model(found.path)
         tensors, meta, step, weights = (
@@ -111,12 +117,16 @@ def read(found: Found, *, raw: bool = False, device: str = "auto") -> Model:
         tensors, meta, step = stored.tensors("model" if raw else "ema"), stored.meta, stored.step
     recipe, facts = parse(meta, found.path)
     on = choose(device)
-    encoder = autoencoder(recipe, meta.get("autoencoder"), device)
-    assembly = assemble(recipe, facts, encoder and encoder.method)
+    inside = found.path / ENCODER
+    if place is None and recipe.train.autoencoder is not None and found.kind == "model" and inside.is_dir():
+        place = str(inside)
+    encoder = autoencoder(recipe, facts, device, meta.get("autoencoder"), place)
+    assembly = assemble(recipe, facts, encoder.method if encoder else stand_in(recipe, facts, on))
     checkpoint.load_into(assembly.method, tensors, str(found.path))
     method = assembly.method.to(on).eval().requires_grad_(False)
-    where, latents = str(found.path), encoder and encoder.sha256
-    return Model(assembly.recipe, method, assembly.space, facts, on, where, step, weights, stored.sha256, latents)
+    return Model(
+        assembly.recipe, method, assembly.space, facts, on, str(found.path), step, weights, stored.sha256, encoder
+    )
 
 
 def parse(meta: dict[str, Any], path: Path) -> tuple[Recipe, Facts]:
@@ -131,18 +141,58 @@ def parse(meta: dict[str, Any], path: Path) -> tuple[Recipe, Facts]:
         raise RunError(f"{show(path)} cannot be rebuilt: {error}") from None
 
 
-def autoencoder(recipe: Recipe, sha256: str | None, device: str) -> Model | None:
-    """The frozen autoencoder a latent method lives in; None in pixels. sha256: of its weights when the method was trained."""
-    path = recipe.train.autoencoder
+def autoencoder(
+    recipe: Recipe, facts: Facts, device: str, sha256: str | None = None, place: str | None = None
+) -> Model | None:
+    """The frozen autoencoder a latent method lives in; None in pixels.
+
+    sha256: of its weights when the method was trained; place: where it lies now, if not where the recipe says. Raises
+    RunError where it is gone or has changed, UsageError where it is none for images of this shape.
+    """
+    path = place or recipe.train.autoencoder
     if path is None:
         return None
-    model = load(path, device=device)
+    try:
+        found = find(path)
+        model = read(keeping(found, sha256), device=device)
+    except RunError as error:
+        again = "" if sha256 is None else "; give the place where it lies now with --autoencoder"
+        raise RunError(f"the autoencoder {show(path)} cannot be read: {error}{again}") from None
     if not (hasattr(model.method, "encode") and hasattr(model.method, "decode")):
         raise UsageError(
             f"--autoencoder {show(path)} is a run of {model.recipe.method.name}, which encodes nothing; give a run of an autoencoder"
         )
     if sha256 not in (None, model.sha256):
         raise RunError(
-            f"the autoencoder {show(path)} has changed since this model was trained in its latents; restore it, or train again"
+            f"the autoencoder {show(path)} has changed since this model was trained in its latents: its weights are "
+            f"{model.sha256[:12]}, and were {str(sha256)[:12]}; restore it, or give another --autoencoder, or train again"
+        )
+    if model.facts.shape != facts.shape:
+        raise UsageError(
+            f"the autoencoder {show(path)} was trained on {model.facts.kind}, but these are {facts.kind}; train one on these"
         )
     return model
+
+
+def stand_in(recipe: Recipe, facts: Facts, on: torch.device) -> Autoencoder | None:
+    """An untrained autoencoder for a latent method that was given none, whose speed and laws need no better one.
+
+    It is always the same one; training never comes to it: see engine.latents.
+    """
+    if not recipe.spec.autoencoder:
+        return None
+    made = assemble(recipes.resolve({"method": {"name": recipe.spec.autoencoder}}), facts).method
+    return cast(Autoencoder, made.to(on).eval().requires_grad_(False))
+
+
+def keeping(found: Found, sha256: str | None) -> Found:
+    """The checkpoint of a run whose weights have this hash, where the newest has gone on from it; else what was found."""
+    if found.kind != "run" or sha256 is None:
+        return found
+    for _, folder in reversed(committed(found.path)):
+        try:
+            if checkpoint.open_checkpoint(folder).sha256 == sha256:
+                return replace(found, path=folder, kind="checkpoint")
+        except RunError:
+            continue
+    return found

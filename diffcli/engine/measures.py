@@ -11,35 +11,37 @@ import torch
 from diffcli.core.random import Rows
 from diffcli.engine.compared import REFERENCE, classes
 from diffcli.engine.distances import fd, kd, memorization, prdc, share
+from diffcli.engine.reconstructions import psnr, ssim
 from diffcli.engine.records import Record
 from diffcli.engine.refusals import Measure, conditional, pictures, refusing
 from diffcli.errors import UsageError, show
 from diffcli.metrics.likelihood import bits_per_dim
 from diffcli.metrics.manifold import Shares
-from diffcli.metrics.neighbors import vote
+from diffcli.metrics.neighbors import VOTERS, vote
 from diffcli.plugin import load
 
 if TYPE_CHECKING:
     from diffcli.engine.evaluate import Bench
+    from diffcli.engine.load import Model
     from diffcli.metrics.features import Extractor
     from diffcli.plugin import Spec
-    from diffcli.recipe import Recipe
 
 NLL_IMAGES = 256  # most images that nll integrates: 200 evaluations and 100 gradients each
 TRUSTED = 0.9  # share of held-out images that a judge must get right to be believed on samples
 
 
-def objective(recipe: Recipe) -> str:
+def objective(model: Model) -> str:
     """What a method's loss is the loss of: losses of two objectives are two functions."""
-    parts = [recipe.method.name, getattr(recipe.method.config, "prediction", "")]
+    recipe, encoder = model.recipe, model.encoder
+    parts = [recipe.method.name, *(getattr(recipe.method.config, key, "") for key in ("prediction", "objective"))]
     parts += [recipe.parts[kind].name for kind in ("schedule",) if kind in recipe.parts]
-    return ", ".join(filter(None, [*parts, "in latents" if recipe.train.autoencoder is not None else ""]))
+    return ", ".join(filter(None, [*parts, f"in latents of {encoder.sha256[:12]}" if encoder else ""]))
 
 
 def loss(bench: Bench) -> Iterator[Record]:
     """The method's own loss on held-out images, each at its own fixed noise and stratified time."""
     n = min(bench.options.images, len(bench.test))
-    about = {"split": bench.test.split, "images": n, "objective": objective(bench.model.recipe)}
+    about = {"split": bench.test.split, "images": n, "objective": objective(bench.model)}
     yield bench.record("loss", bench.loss(n), **about)
 
 
@@ -91,17 +93,15 @@ def refuse_agreement(bench: Bench) -> None:
     """UsageError where no class was asked for, or too few real images vote."""
     pictures("agreement", 2)(bench)
     conditional(bench, "agreement")
-    voters = min(bench.options.reference, len(bench.train))
-    if voters < bench.options.neighbors:
-        raise UsageError(
-            f"--neighbors {bench.options.neighbors} needs as many real images, but there are {voters}; raise --reference"
-        )
+    there, k = min(bench.options.reference, len(bench.train)), bench.options.neighbors or VOTERS
+    if there < k:
+        raise UsageError(f"--neighbors {k} needs as many real images, but there are {there}; raise --reference")
 
 
 @refusing(refuse_agreement)
 def agreement(bench: Bench) -> Iterator[Record]:
     """Share of conditional samples that the nearest real training images give the class that was asked for."""
-    label, k = bench.samples.label, bench.options.neighbors
+    label, k = bench.samples.label, bench.options.neighbors or VOTERS
     real, real_label = bench.real(bench.train, bench.options.reference)
     test, test_label = bench.real(bench.test, REFERENCE)
     judged = vote(bench.samples.x.clamp(-1, 1).flatten(1), real.flatten(1), real_label, k)
@@ -158,6 +158,8 @@ MEASURES: dict[str, Measure] = {
     "agreement": agreement,
     "memorization": memorization,
     "nll": nll,
+    "psnr": psnr,
+    "ssim": ssim,
 }
 
 

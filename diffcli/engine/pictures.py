@@ -54,10 +54,19 @@ def show(samples: Samples, o: SampleOptions, space: Space, console: Console, *, 
 
 
 def preview(samples: Samples, space: Space, stem: Path) -> Path:
-    """stem.png, a grid."""
+    """stem.png, a grid; a column a class where there are as many of each."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    grid = images.grid(images.to_pictures(samples.x), columns=COLUMNS)
+    classes = 0 if samples.label is None else len(samples.label.unique())
+    by_class = classes >= COLUMNS and len(samples.x) % classes == 0
+    wide = None if by_class or reconstructed(samples) is not None else COLUMNS
+    grid = sheet(samples, SampleOptions(columns=wide), len(samples.x))
     return images.save_picture(grid, stem.with_name(f"{stem.name}.png"))
+
+
+def reconstructed(samples: Samples) -> Tensor | None:
+    """The given images (n, C, H, W) that whole images were made of; None where nothing or a part was given."""
+    given = samples.given
+    return None if given is None or given.known is not None else given.x
 
 
 def final(samples: Samples, space: Space, run: Path) -> None:
@@ -67,7 +76,8 @@ def final(samples: Samples, space: Space, run: Path) -> None:
     singles.mkdir(exist_ok=True)
     for i, picture in enumerate(images.to_pictures(samples.x[:FEW])):
         images.save_picture(images.single(picture), singles / f"{i:03d}.png")
-    way(run / "trajectory", [(t, images.to_pictures(x[:1])[0]) for t, x in samples.frames], "png")
+    if samples.frames:
+        way(run / "trajectory", [(t, images.to_pictures(x[:1])[0]) for t, x in samples.frames], "png")
 
 
 def in_grid(n: int, glance: bool) -> int:
@@ -85,7 +95,12 @@ def columns_of(n: int, columns: int | None, labels: list[int] | None) -> int:
 
 
 def sheet(samples: Samples, o: SampleOptions, shown: int, x: Tensor | None = None, **style: Any) -> Image.Image:
-    """The grid of the first images, or of a snapshot x of them."""
+    """The grid of the first images, or of a snapshot x of them; rows of given images, each above what was made of them."""
+    if (truth := reconstructed(samples)) is not None:
+        made, given = (images.to_pictures(part[:shown]) for part in (samples.x if x is None else x, truth))
+        columns = min(o.columns or images.ACROSS, shown)
+        rows = [part[k : k + columns] for k in range(0, shown, columns) for part in (given, made)]
+        return images.table(rows, ["given", "made"] * (len(rows) // 2))
     labels = None if samples.label is None else samples.label[:shown].tolist()
     pictures = images.to_pictures((samples.x if x is None else x)[:shown])
     return images.grid(pictures, columns=columns_of(shown, o.columns, labels), **style)

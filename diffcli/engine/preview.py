@@ -13,6 +13,7 @@ from diffcli.engine.media import medium
 from diffcli.engine.sample import Samples, sample, wishes
 from diffcli.engine.walk import walk
 from diffcli.errors import PluginError
+from diffcli.metrics import PLOTS
 from diffcli.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def plan(model: Model, held_out: Any) -> None:
     first = Batch(index, label=None if label is None else label[:1].to(model.device))
     model.method.wish(first, o, lambda: held_out)
     for name in (*asked.plots, *asked.opening):
-        if name not in recipe.spec.plots:
+        if name not in recipe.spec.plots and name not in PLOTS:
             raise PluginError(f"method {recipe.method.name}: preview() names {name}, which is none of its Spec.plots")
 
 
@@ -56,21 +57,21 @@ def grid(model: Model, stem: Path) -> None:
 
 
 def plots(bench: Bench, stem: Path) -> None:
-    """The method's own pictures that go with each preview: stem-NAME.png."""
+    """The pictures that the method wants with each preview: stem-NAME.png, without the numbers behind them."""
     from diffcli.engine.plots import draw_plots
 
-    draw_plots(bench, bench.model.method.preview().plots, stem.parent, prefix=f"{stem.name}-")
+    draw_plots(bench, bench.model.method.preview().plots, stem.parent, prefix=f"{stem.name}-", facts=False)
 
 
 def opening(bench: Bench, run: Path) -> None:
-    """The method's own pictures of the data, once, at the start of training: NAME.png in the run."""
+    """The pictures of the data that the method wants once, at the start of training: NAME.png in the run."""
     from diffcli.engine.plots import draw_plots
 
-    draw_plots(bench, bench.model.method.preview().opening, run)
+    draw_plots(bench, bench.model.method.preview().opening, run, facts=False)
 
 
 def final(model: Model, run: Path) -> dict[str, Any]:
-    """All previews, some of them singly, and the way of the first from noise to the end; how long they took."""
-    drawn = draw(model, SNAPSHOTS)
+    """All previews, some of them singly, and the way of the first from noise to the end, if it is one; how long they took."""
+    drawn = draw(model, SNAPSHOTS if "sampler" in model.recipe.parts else 0)
     medium(model.facts).final(drawn, model.space, run)
     return {"seconds_per_sample": sum(drawn.seconds) / len(drawn.seconds), "nfe": drawn.nfe, **drawn.facts}

@@ -52,13 +52,20 @@ def record(bench: Bench, metric: str, value: float, more: Mapping[str, Any]) -> 
 
     reference_sha256 is that of the split it names, where the measure says no other: see Bench.sha256.
     """
-    model = bench.model
     of_samples = bench.samples.facts | {"nfe": bench.samples.nfe} if "n" in more else {}
+    about = setting(bench, command(bench, "--metric", bench.measuring or bench.options.metric))
+    made = {"metric": metric, "value": value, **about, **of_samples, **more}
+    if "reference_sha256" not in made and (sha256 := bench.sha256(made["split"])):
+        made["reference_sha256"] = sha256
+    return {key: value for key, value in made.items() if key != "torch"}
+
+
+def setting(bench: Bench, command: str) -> Record:
+    """What all that is made on a bench depends on, whatever it is: data, seed, weights, machine; command: that made it."""
+    model = bench.model
     on_gpu = model.device.type == "cuda"
     machine = torch.cuda.get_device_name(model.device) if on_gpu else f"{cpu()}, {torch.get_num_threads()} threads"
-    about = {
-        "metric": metric,
-        "value": value,
+    return {
         "dataset": model.facts.name,
         "split": "none",
         "shape": list(model.facts.shape),
@@ -72,20 +79,16 @@ def record(bench: Bench, metric: str, value: float, more: Mapping[str, Any]) -> 
         "hardware": machine,
         "versions": {name: versions()[name] for name in ("diffcli", "torch")},
         "date": f"{datetime.now().astimezone():%Y-%m-%dT%H:%M:%S%z}",
-        "command": command(bench),
+        "command": command,
     }
-    made = {**about, **of_samples, **more}
-    if "reference_sha256" not in made and (sha256 := bench.sha256(made["split"])):
-        made["reference_sha256"] = sha256
-    return {key: value for key, value in made.items() if key != "torch"}
 
 
-def command(bench: Bench) -> str:
-    """The command line that gives the numbers of the measure that is being taken: what differs from the run's own recipe."""
+def command(bench: Bench, *asked: str) -> str:
+    """The command line that makes on another day what is asked for (--metric loss, say): what differs from the run's own recipe."""
     base = recipes.resolve(bench.model.recipe.tables())
     sampler = {} if "sampler" not in bench.recipe.parts else {"name": bench.recipe.parts["sampler"].name}
     base = recipes.resolve(recipes.overlay(base.tables(), {"sampler": sampler} if sampler else {}))
-    words = ["diffcli", "eval", bench.model.where, "--metric", bench.measuring or bench.options.metric]
+    words = ["diffcli", "eval", bench.model.where, *asked]
     if sampler and sampler["name"] != bench.model.recipe.parts["sampler"].name:
         words += ["--sampler", sampler["name"]]
     for kind in ("dataset", "sampler"):

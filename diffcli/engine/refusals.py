@@ -7,7 +7,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from diffcli.engine.records import Record
-from diffcli.engine.sample import wishes
+from diffcli.engine.sample import unconditioned, wishes
 from diffcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ def pictures(name: str, least: int) -> Refusal:
 
 
 def conditional(bench: Bench, name: str) -> None:
-    """UsageError where the model knows no classes."""
+    """UsageError where the model knows no classes, or none is asked for."""
     if not getattr(bench.model.method, "conditional", False):
         raise UsageError(f"{name} needs classes, but {bench.model.where} was trained without; train with --cond label")
+    if unconditioned(bench.model, bench.options):
+        raise UsageError(f"{name} needs classes, but --label none asks for samples without; leave one of them out")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,21 +9,19 @@ from typing import Any
 
 from rich.console import Console
 
-from diffcli.engine.assemble import fitted
 from diffcli.engine.evaluate import evaluate
 from diffcli.engine.files import dump_json, durable
-from diffcli.engine.load import load
+from diffcli.engine.finished import same
 from diffcli.engine.measures import gives, refuse_unknown
-from diffcli.engine.resume import HARMLESS, MOVED, unlike
-from diffcli.engine.rundir import Found, find
+from diffcli.engine.rundir import find
 from diffcli.engine.train import train
-from diffcli.errors import RunError, UsageError, show
+from diffcli.errors import UsageError, show
+from diffcli.metrics.neighbors import VOTERS
 from diffcli.recipe import Recipe
 from diffcli.registry import registry
 from diffcli.sections import Claim, EvalOptions
 
 IN_FEATURES = ("fd", "kd", "prdc", "accuracy", "memorization")  # measures whose records name an extractor
-FREE = HARMLESS | MOVED | {"seed", "log_every"}  # in these a run may differ from the recipe that makes the claim
 
 
 @dataclass(frozen=True)
@@ -110,37 +107,10 @@ def way(recipe: Recipe, claim: Claim, device: str) -> tuple[str, EvalOptions]:
     name = recipe.eval.get("metric", gives(claim.metric))
     refuse_unknown(recipe.spec, [one.strip() for one in name.split(",")])
     options, inside = recipe.evaluation({"metric": name, "device": device}), claim.metric.partition("[")[2].rstrip("]")
-    if claim.metric.startswith("agreement[") and inside != f"{options.neighbors}nn":
+    if claim.metric.startswith("agreement[") and inside != f"{options.neighbors or VOTERS}nn":
         raise UsageError(
-            f"the recipe claims {show(claim.metric, 80)}, but {options.neighbors} neighbors vote; set [eval] neighbors"
+            f"the recipe claims {show(claim.metric, 80)}, but {options.neighbors or VOTERS} neighbors vote; set [eval] neighbors"
         )
     if inside and gives(claim.metric) in IN_FEATURES:
         registry().get("extractor", inside)
     return name, options
-
-
-def same(recipe: Recipe, found: Found) -> float:
-    """Seconds that a run of the recipe took to train. Raises RunError where it is none, or is not finished."""
-    if found.kind != "run" or found.tables is None:
-        raise RunError(f"{show(found.path)} is no run folder; a claim is held against a whole run")
-    try:
-        summary = json.loads((found.run / "summary.json").read_text(encoding="utf-8"))
-        steps, seconds = int(summary["steps"]), float(summary["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise RunError(
-            f"{show(found.path)} has no summary, so it has not finished; go on with diffcli train --resume {show(found.path)}"
-        ) from None
-    if found.step != steps:
-        raise RunError(
-            f"{show(found.path)} is at step {found.step} of {steps}; go on with diffcli train --resume {show(found.path)}"
-        )
-    if "model" in recipe.parts:
-        model = load(found.path)
-        recipe = recipe.replace_part("model", fitted(recipe.parts["model"], model.space).config)
-    mine, theirs = recipe.tables(), found.tables
-    for section, name in unlike(mine, theirs, FREE):
-        raise RunError(
-            f"{show(found.path)} is no run of this recipe: [{section}] {name} was {show(theirs.get(section, {}).get(name), 80)}, "
-            f"and the recipe says {show(mine.get(section, {}).get(name), 80)}"
-        )
-    return seconds

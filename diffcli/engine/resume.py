@@ -19,7 +19,6 @@ from diffcli.errors import RunError, show
 from diffcli.parts import Tables
 from diffcli.recipe import Recipe
 
-CALIBRATION = 256  # images that a method's own statistics are taken on
 HARMLESS = {"keep", "keep_every", "sample_every", "save_every", "eval_every", "device"}  # change no result
 MOVED = {"path", "data_dir"}  # of a data set that lies elsewhere now; what it holds is compared
 LATER = {"sample", "sampler", "eval", "claim"}  # sections that training does not read
@@ -54,10 +53,10 @@ def unlike(mine: Tables, theirs: Tables, free: Collection[str]) -> Iterator[tupl
 def save(job: Job, run: RunDir, step: int, seconds: float, pending: Pending) -> None:
     """A checkpoint that resumes exactly, and that rebuilds its model without the data."""
     method, o = job.method, job.recipe.train
-    items = torch.arange(min(CALIBRATION, len(job.data)), device=job.device)
+    items, space = torch.arange(min(method.calibration, len(job.data)), device=job.device), job.assembly.space
     with torch.no_grad():
         for each in (method, job.ema.model):
-            each.eval().calibrate([job.data.batch(items, items, job.assembly.space)])
+            each.eval().calibrate(job.data.batch(part, part, space) for part in items.split(space.rows))
     optimizer, plain = checkpoint.pack_optimizer(job.optimizer)
     state = {"seconds": seconds, "pending": pending, "optimizer": plain, "images": len(job.data), **surroundings(job)}
     meta = {"recipe": job.recipe.tables(), "facts": vars(job.assembly.facts), "autoencoder": job.autoencoder}

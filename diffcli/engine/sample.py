@@ -23,6 +23,7 @@ from diffcli.options import nearest
 from diffcli.parts import Part
 from diffcli.sections import SampleOptions
 
+NULL = -1  # the label of what is drawn without a class
 SPAN = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")  # 3, or 0-4 with both ends
 
 
@@ -49,7 +50,7 @@ class Samples:
 
     def name(self, i: int) -> str:
         """What the files of sample i are called: its number, and its class where it has one."""
-        return f"{i:03d}" + ("" if self.label is None else f"-class{int(self.label[i])}")
+        return f"{i:03d}" + ("" if self.label is None or self.label[i] == NULL else f"-class{int(self.label[i])}")
 
 
 def wishes(model: Model, o: SampleOptions) -> tuple[int, Tensor | None]:
@@ -76,14 +77,25 @@ def classes_of(model: Model, o: SampleOptions) -> list[int] | None:
     if o.label is None or not getattr(model.method, "conditional", False):
         return None
     wanted = sorted(labels(o.label, model.facts))
-    return None if wanted == list(range(model.facts.classes)) else wanted
+    return None if wanted in ([NULL], list(range(model.facts.classes))) else wanted
+
+
+def unconditioned(model: Model, o: SampleOptions) -> bool:
+    """Whether samples of a model that knows classes are asked for without any: --label none."""
+    knows = o.label is not None and getattr(model.method, "conditional", False)
+    return knows and labels(str(o.label), model.facts) == [NULL]
 
 
 def labels(text: str, facts: Facts) -> list[int]:
-    """The classes that --label asks for: numbers from 0, ranges of them, and names in any case, as in 0-4,star."""
+    """The classes that --label asks for: numbers from 0, ranges of them, and names in any case, as in 0-4,star.
+
+    none, where no class is called so, is the null class alone: samples of all data.
+    """
     known = dict(zip(facts.class_names, range(facts.classes), strict=False))
     known = {name.casefold(): label for name, label in known.items()} | known
     found: list[int] = []
+    if text.strip() == "none" and "none" not in known:
+        return [NULL]
     for piece in map(str.strip, text.split(",")):
         span = SPAN.fullmatch(piece)
         low, high = (int(span[1]), int(span[2] or span[1])) if span else (0, -1)
@@ -190,12 +202,13 @@ def provenance(model: Model, o: SampleOptions, part: Part | None, way: Walk) -> 
         "dataset": model.facts.name,
         "trained_on": model.facts.split,
         "sampler": None if part is None else {"name": part.name, **table(part.config)},
-        "steps": len(way.times) - 1,
-        "spacing": way.spacing,
-        "label": classes_of(model, o),
+        "steps": None if part is None else len(way.times) - 1,
+        "spacing": way.spacing or None,
+        "label": "none" if unconditioned(model, o) else classes_of(model, o),
         "per_class": o.per_class,
         "guidance_scale": o.guidance_scale,
         "clip": model.space.bound if o.clip is None else o.clip,
+        "autoencoder_sha256": model.encoder and model.encoder.sha256,
         "seed": o.seed,
         "device": str(model.device),
         "torch": torch.__version__,

@@ -13,6 +13,7 @@ from diffcli import recipe as recipes
 from diffcli.engine import length, preview
 from diffcli.engine.evaluate import Bench, held_out_loss
 from diffcli.engine.job import Job, anchored, prepare, settle, step_once
+from diffcli.engine.latents import with_autoencoder
 from diffcli.engine.progress import Bar, Say
 from diffcli.engine.report import curves
 from diffcli.engine.resume import restore, resumed, save
@@ -38,6 +39,12 @@ def train(
     a signal or an error, can be resumed from its last checkpoint, bit for bit.
     """
     console = console or Console(stderr=True)
+    if resume is None:
+        recipe = with_autoencoder(
+            recipe,
+            lambda first: train(first, console=console),
+            lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
+        )
     job = prepare(anchored(recipe) if resume is None else resumed(recipe, resume))
     settle(job)
     size = COPIES * sum(t.numel() * t.element_size() for t in job.method.state_dict().values())

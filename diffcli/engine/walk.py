@@ -20,6 +20,7 @@ from diffcli.samplers.grid import grid
 from diffcli.sections import SampleOptions
 
 OF_NOISE = {"clip": "bounds x_0 of numbers", "rho": "spaces levels of noise", "final": "is of a last level of noise"}
+OF_WALKS = ("steps", "spacing", "rho", "clip", "final", "trajectory")  # options of [sample]
 ONE_CALL = 16  # on a CPU a batch up to this is guided in one doubled call, a larger one in two
 
 
@@ -53,7 +54,8 @@ def walk(model: Model, o: SampleOptions, part: Part | None, rows: int) -> Walk:
         return Final(wrapped) if o.final == "x0" else wrapped
 
     if part is None:
-        return Walk(None, torch.zeros(0, dtype=torch.float64), "", wrap, counted)
+        standing(model, o)
+        return Walk(None, torch.tensor([1.0, 0.0], dtype=torch.float64), "", wrap, counted)
     sampler: Sampler = registry().get("sampler", part.name).load()(part.config)
     process = method.denoiser.process
     steps, spacing = o.steps or sampler.steps(process), o.spacing or sampler.spacing or process.spacing
@@ -69,6 +71,15 @@ def bound(model: Model, o: SampleOptions) -> float | None:
             given = value if isinstance(value, str) else f"{value:g}"
             raise UsageError(f"--{key} {given} {does}, but {spec.name} is masked; leave --{key} out")
     return model.space.bound if o.clip is None else o.clip
+
+
+def standing(model: Model, o: SampleOptions) -> None:
+    """UsageError for options of a walk where there is none."""
+    known = options(SampleOptions)
+    for key in OF_WALKS:
+        if getattr(o, key) != known[key].default:
+            name = model.recipe.method.name
+            raise UsageError(f"--{key} is of a walk from noise, but {name} takes none; leave --{key} out")
 
 
 def interval(o: SampleOptions) -> tuple[float, float]:

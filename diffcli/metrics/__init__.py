@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from diffcli.plugin import Spec, hookimpl
 
 # What `eval` measures and draws of any method; a method's own are called otherwise.
-MEASURES = ("loss", "fd", "kd", "prdc", "accuracy", "agreement", "memorization", "nll")
-PLOTS = ("neighbors",)
+MEASURES = ("loss", "fd", "kd", "prdc", "accuracy", "agreement", "memorization", "nll", "psnr", "ssim")
+PLOTS = ("neighbors", "guidance", "embedding", "latents", "strips", "condition", "reconstructions")
 
 
 @hookimpl

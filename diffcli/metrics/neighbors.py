@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+VOTERS = 3
 CHUNK = 500  # query rows at a time: the distances to 60,000 images then fit in 120 MB
 
 
@@ -17,7 +18,7 @@ def squared(a: Tensor, b: Tensor) -> Tensor:
     return away.add_(a.square().sum(1)[:, None]).clamp_(min=0)
 
 
-def vote(query: Tensor, reference: Tensor, labels: Tensor, neighbors: int = 3) -> Tensor:
+def vote(query: Tensor, reference: Tensor, labels: Tensor, neighbors: int = VOTERS) -> Tensor:
     """(n,) the class that most of the nearest reference rows have, by Euclidean distance; the nearest breaks a tie.
 
     query (n, d), reference (m, d), labels (m,) int64.

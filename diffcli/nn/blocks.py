@@ -37,9 +37,9 @@ class Norm(nn.GroupNorm):
     Fewer channels a group would normalize away the time embedding, which is one number a channel.
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, affine: bool = True):
         most = max(1, min(32, channels // 4))
-        super().__init__(max(g for g in range(1, most + 1) if channels % g == 0), channels)
+        super().__init__(max(g for g in range(1, most + 1) if channels % g == 0), channels, affine=affine)
 
 
 class Residual(nn.Module):
@@ -78,6 +78,36 @@ class SelfAttention(nn.Module):
         h = self.norm(x)
         q, k, v = (pointwise(h, part).flatten(2).unflatten(1, (self.heads, -1)).mT for part in (self.q, self.k, self.v))
         h = attention(q, k, v).mT.flatten(1, 2).unflatten(2, x.shape[2:])  # (B, heads, HW, d) -> (B, C, H, W)
+        return x + pointwise(h, self.out)
+
+
+class CrossAttention(nn.Module):
+    """x + Linear(attention(norm(x), context)): queries of the H*W positions, keys and values of the tokens of a context.
+
+    context: (B, M, width) (Rombach et al. 2022, section 3.3). With one token its weight is 1 at every position: the same
+    vector is added everywhere, and queries and keys are never trained.
+    """
+
+    def __init__(self, channels: int, width: int, head_channels: int):
+        super().__init__()
+        self.heads = channels // head_channels if channels % head_channels == 0 else 1
+        self.norm = Norm(channels)
+        self.q, self.k, self.v = nn.Linear(channels, channels), nn.Linear(width, channels), nn.Linear(width, channels)
+        self.out = nn.Linear(channels, channels)
+
+    def split(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q (B, heads, HW, d), k and v (B, heads, M, d)."""
+        q = pointwise(self.norm(x), self.q).flatten(2).unflatten(1, (self.heads, -1)).mT
+        k, v = (part(context).unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (self.k, self.v))
+        return q, k, v
+
+    def weights(self, x: Tensor, context: Tensor) -> Tensor:
+        """(B, heads, HW, M): how much each position looks at each token; they add up to 1."""
+        q, k, _ = self.split(x, context)
+        return ((q * q.shape[-1] ** -0.5) @ k.mT).softmax(-1)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        h = attention(*self.split(x, context)).mT.flatten(1, 2).unflatten(2, x.shape[2:])  # (B, C, H, W)
         return x + pointwise(h, self.out)
 
 

@@ -48,10 +48,11 @@ def rotate(x: Tensor, turn: Tensor) -> Tensor:
 
 
 class LabelEmbedding(nn.Embedding):
-    """A row a class, after row 0 for the null label -1: (B,) int64 -> (B, width)."""
+    """A row a class, after row 0 for the null label -1: (B,) int64 -> (B, *shape)."""
 
-    def __init__(self, classes: int, width: int):
-        super().__init__(classes + 1, width)
+    def __init__(self, classes: int, *shape: int):
+        super().__init__(classes + 1, math.prod(shape))
+        self.shape = shape
 
     def forward(self, label: Tensor) -> Tensor:
-        return super().forward(label + 1)
+        return super().forward(label + 1).unflatten(1, self.shape)

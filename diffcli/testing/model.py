@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -52,8 +52,24 @@ class Case(NamedTuple):
         return f"for {tuple(self.space.shape)}" + (f" and {self.classes} classes" if self.classes else "")
 
 
+class Coded(nn.Module):
+    """An autoencoder as a network of its images: what the mean of q(z | x) decodes to."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, c_noise: Tensor, cond: dict[str, Tensor]) -> Tensor:
+        net: Any = self.net
+        found: Tensor = net.decode(net.posterior(x)[0])
+        return found
+
+
 class ModelSuite(Suite):
-    """The laws of a network: net(x, c_noise (B,), cond) -> F, or logits (B, L, V) of a masked family's."""
+    """The laws of a network: net(x, c_noise (B,), cond) -> F, or logits (B, L, V) of a masked family's.
+
+    One of the variational family has posterior(x) -> (mean, logvar) and decode(z) -> x in place of a call.
+    """
 
     kind: ClassVar[str] = "model"
 
@@ -80,7 +96,7 @@ class ModelSuite(Suite):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             net: nn.Module = cls.spec().load()(config, space, **asked, classes=classes)
-        return net.eval()
+        return (Coded(net) if cls.spec().family == "variational" else net).eval()
 
     def test_it_is_a_module(self) -> None:
         """It is an nn.Module that trains something."""

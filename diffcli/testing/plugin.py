@@ -108,14 +108,20 @@ class PluginSuite(Importing):
                     f"{kind} {spec.name}: {option.flag} is already a flag of diffcli; rename the field",
                 )
         for method, others in self.neighbours():
-            owners: dict[str, str] = {}
-            for kind, spec in [("method", method), *others]:
-                for option in readable(spec.config).values():
-                    first = owners.setdefault(option.name, f"{kind} {spec.name}")
-                    need(
-                        first == f"{kind} {spec.name}",
-                        f"{option.flag} is brought by both {first} and {kind} {spec.name}; rename one",
-                    )
+            shown: list[tuple[Kind, Spec]] = [("method", method), *others]
+            self.apart([part for part in shown if part[0] != "sampler"])  # the flags of train
+            self.apart([part for part in others if part[0] in ("sampler", "dataset")])  # those of sample and eval
+
+    def apart(self, parts: list[tuple[Kind, Spec]]) -> None:
+        """Refuse two parts whose flags are of one command and have one name."""
+        owners: dict[str, str] = {}
+        for kind, spec in parts:
+            for option in readable(spec.config).values():
+                first = owners.setdefault(option.name, f"{kind} {spec.name}")
+                need(
+                    first == f"{kind} {spec.name}",
+                    f"{option.flag} is brought by both {first} and {kind} {spec.name}; rename one",
+                )
 
     def neighbours(self) -> list[tuple[Spec, list[tuple[Kind, Spec]]]]:
         """(method, its default parts), of its own methods, and of every method with one of its parts in place."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from diffcli.errors import UsageError
 from diffcli.plugin import Spec, Use, hookimpl, opt
@@ -13,7 +13,9 @@ from diffcli.plugin import Spec, Use, hookimpl, opt
 
 @dataclass(frozen=True, kw_only=True)
 class UNetOptions:
-    """[model] of unet."""
+    """[model] of unet. lowest: pixels a side of the smallest map of the levels that `fit` chooses."""
+
+    lowest: ClassVar[int] = 4
 
     channels: int = opt(32, "Channels of the first level, an even number.", min=4, max=4096)
     multipliers: tuple[int, ...] | None = opt(
@@ -32,12 +34,13 @@ class UNetOptions:
     def fit(self, shape: tuple[int, ...]) -> UNetOptions:
         """The same options with multipliers and attention filled in for images of `shape`, and checked.
 
-        The rule: as many levels as keep the lowest map at 4 pixels a side or more, at most four, with multipliers
-        1,2,3,3 from the top, and attention at the lowest level alone. So 28 and 32 have four levels, 16 three, 8 two, 4 one.
+        The rule: as many levels as keep the lowest map at `lowest` pixels a side or more, at most four, with multipliers
+        1,2,3,3 from the top, and attention at the lowest level alone. So, of 4 pixels, 28 and 32 have four levels, 16
+        three, 8 two, 4 one.
         """
         if len(shape) != 3:
             raise UsageError("a U-Net works on images, but these data are sequences; use --model mask-transformer")
-        levels = max(n for n in (1, 2, 3, 4) if n == 1 or -(-min(shape[1:]) // 2 ** (n - 1)) >= 4)
+        levels = max(n for n in (1, 2, 3, 4) if n == 1 or -(-min(shape[1:]) // 2 ** (n - 1)) >= self.lowest)
         multipliers = (1, 2, 3, 3)[:levels] if self.multipliers is None else self.multipliers
         attention = (0,) * (len(multipliers) - 1) + (1,) if self.attention is None else self.attention
         if self.channels % 2:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import os
-import stat
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 
 from diffcli.errors import DataError, UsageError, show
 from diffcli_vision import FolderOptions
 from diffcli_vision.datasets import Images
+from diffcli_vision.inputs import SUFFIXES, UNREADABLE, picture
 
-FORMATS = ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM"]
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-MOST_PIXELS, MOST_BYTES = 64_000_000, 256_000_000  # of one file
 DEPTH = 32  # folders inside folders
 
 
@@ -128,50 +123,11 @@ def decode(files: list[File], config: FolderOptions) -> tuple[np.ndarray, list[i
     bad: list[str] = []
     for path, label in files:
         try:
-            images[len(labels)] = square(path, config.size, config.channels)
+            images[len(labels)] = picture(path, (config.channels, config.size, config.size))
             labels.append(label)
-        except (
-            OSError,
-            ValueError,
-            SyntaxError,
-            EOFError,
-            MemoryError,
-            Warning,
-            Image.DecompressionBombError,
-        ) as error:
+        except UNREADABLE as error:
             reason = f"{show(path)} is no readable image: {show(error, 120)}"
             if not config.skip_bad:
                 raise DataError(f"{reason}; remove it, or count such files with --skip-bad") from error
             bad.append(reason)
     return images[: len(labels)], labels, bad
-
-
-def square(path: Path, size: int, channels: int) -> np.ndarray:
-    """The middle square of a picture, turned as its EXIF says and resized: (channels, size, size) uint8."""
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError("not a regular file")
-    if status.st_size > MOST_BYTES:
-        raise ValueError(f"{status.st_size / 1e6:.0f} MB, above the limit of {MOST_BYTES / 1e6:.0f}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise ValueError(f"{image.width}x{image.height}, above the limit of {MOST_PIXELS / 1e6:.0f} Mpixel")
-            image.load()
-            picture = plain(ImageOps.exif_transpose(image), "RGB" if channels == 3 else "L")
-    side = min(picture.size)
-    left, top = (picture.width - side) / 2, (picture.height - side) / 2
-    resized = picture.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
-    return np.asarray(resized).reshape(size, size, channels).transpose(2, 0, 1)
-
-
-def plain(image: Image.Image, mode: str) -> Image.Image:
-    """The picture in 8 bits: 16-bit grey is scaled, and what is transparent lies on white."""
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image).astype(np.float32) / 257).round().astype(np.uint8))
-    if image.has_transparency_data:
-        above = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), above)
-    return image.convert(mode)

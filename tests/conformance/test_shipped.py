@@ -18,8 +18,15 @@ SMALL = {"channels": 8, "multipliers": (1, 2)}  # of a U-Net
 OPTIONS: dict[tuple[str, str], Any] = {
     ("method", "rf"): {"model": SMALL},
     ("method", "ddpm"): {"model": SMALL},
+    ("method", "iddpm"): {"model": SMALL, "dataset": {"size": 8}},
+    ("method", "ldm"): {"model": SMALL},
     ("method", "mdlm"): {"model": SMALL},
+    ("method", "vae"): {"model": {"channels": 8}},
     ("denoiser", "mdlm"): {"model": SMALL},
+    ("model", "biggan-unet"): {"channels": 8},
+    ("model", "unet-concat"): SMALL,
+    ("model", "unet-cross"): SMALL,
+    ("model", "kl-autoencoder"): {"channels": 8, "multipliers": (1, 2)},
     ("model", "mask-transformer"): {"width": 16, "depth": 2, "heads": 2},
     ("dataset", "folder"): {"path": "pictures", "size": 8},
     ("dataset", "text"): {"path": "words.txt", "length": 16},
@@ -35,6 +42,13 @@ MORE: list[tuple[type[Suite], str, dict[str, Any]]] = [  # what some are with ot
     (SamplerSuite, "remdm", {"strategy": "rescale", "eta": 1.0}),
     (SamplerSuite, "remdm", {"strategy": "conf", "eta": 0.5}),
     (MethodSuite, "mdlm", {"method": {"missing": 0.5}, "model": SMALL}),
+    (
+        MethodSuite,
+        "iddpm",
+        {"method": {"objective": "vlb"}, "schedule": {"timesteps": 4}, "model": SMALL, "dataset": {"size": 8}},
+    ),
+    (MethodSuite, "ldm", {"method": {"conditioning": "cross-attention"}, "model": SMALL}),
+    (MethodSuite, "ldm", {"method": {"cond": "none"}, "model": SMALL}),
     (MethodSuite, "ddpm", {"method": {"prediction": "v"}, "schedule": {"name": "vp"}, "model": SMALL}),
 ]
 LARGE = ("cifar10", "mnist", "fashion-mnist", "shapes")  # data sets that take seconds to compare

@@ -236,13 +236,13 @@ def test_a_hostile_model_folder_is_refused(tmp_path: Path, kind: str) -> None:
 
 def test_a_model_folder_is_whole_and_never_overwritten(tmp_path: Path) -> None:
     group = tensors(7)["ema"]
-    folder = write_model(tmp_path / "deep" / "model", {**META, "step": 7}, group)
+    folder = write_model(tmp_path / "deep" / "model", {"": ({**META, "step": 7}, group)})
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
     model = open_model(folder)
     assert (model.step, model.method) == (7, "rf") and equal(model.tensors("model"), group)
     assert model.sha256 == open_checkpoint(put(tmp_path, 7)).sha256, "an export has the hash of its average"
     with pytest.raises(RunError, match="exists already"):
-        write_model(folder, META, group)
+        write_model(folder, {"": (META, group)})
     assert [p.name for p in folder.parent.iterdir()] == ["model"]
 
 

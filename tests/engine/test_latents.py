@@ -28,7 +28,7 @@ class Folded(nn.Module):
         return nn.functional.pixel_shuffle(z, 7)
 
 
-@pytest.mark.parametrize("method", ["rf", "ddpm"])
+@pytest.mark.parametrize("method", ["rf", "ddpm", "iddpm"])
 def test_a_method_in_latents(method):
     tables = {
         "method": {"name": method},

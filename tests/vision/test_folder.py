@@ -11,7 +11,7 @@ from PIL import Image
 
 from diffcli.core.space import Pixels
 from diffcli.errors import DataError, UsageError
-from diffcli_vision import FolderOptions
+from diffcli_vision import FolderOptions, inputs
 from diffcli_vision import folder as module
 from diffcli_vision.folder import folder
 
@@ -98,7 +98,7 @@ def test_caps_of_pixels_and_bytes(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"wide\.png is no readable image: Image size"):
         folder(options(tmp_path), "train")
     (tmp_path / "wide.png").unlink()
-    monkeypatch.setattr(module, "MOST_BYTES", 10)
+    monkeypatch.setattr(inputs, "MOST_BYTES", 10)
     with pytest.raises(DataError, match=r"000\.png is no readable image: 0 MB, above"):
         folder(options(tmp_path), "train")
 
