@@ -21,7 +21,7 @@ from diffcli.sections import Claim, EvalOptions, SampleOptions, TrainOptions
 
 SECTIONS = ("method", "model", "schedule", "dataset", "sampler", "train", "sample", "eval", "claim")
 # How a picture is laid out, and how many there are: a measure has its own.
-PICTURE = {"samples", "per_class", "label", "columns", "format", "trajectory"}
+PICTURE = {"samples", "per_class", "label", "columns", "format", "trajectory", "upscale"}
 LARGEST = 64 * 1024
 MOST_DOTS = 16  # tomllib takes time quadratic in the dots of a key
 PIECE = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""

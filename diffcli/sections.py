@@ -90,6 +90,12 @@ class SampleOptions:
     autoencoder: str | None = opt(
         None, "Where the autoencoder of a latent model lies now; unset is where it lay in training."
     )
+    upscale: int | None = opt(
+        None,
+        "Least pixels a side of each image's own file, by a whole factor and nearest neighbours: 256; unset is 48.",
+        min=1,
+        max=4096,
+    )
     columns: int | None = opt(None, "Columns of the grid; unset is near square, or one a class.", min=1)
     format: Literal["png", "pdf", "webp", "gif"] = opt("png", "Of pictures; webp and gif move with --trajectory.")
     trajectory: int = opt(0, "Snapshots along the way of each sample; 0 is none.", min=0, max=1000)

@@ -46,9 +46,9 @@ def to_pictures(x: Tensor) -> Picture:
     return rearrange(levels, "b c h w -> b h w c")
 
 
-def single(picture: Picture, scale: int | None = None) -> Image.Image:
-    """One picture; each of its pixels becomes scale x scale, unset is up to SIDE pixels."""
-    scale = scale or math.ceil(SIDE / min(picture.shape[:2]))
+def single(picture: Picture, scale: int | None = None, *, side: int = SIDE) -> Image.Image:
+    """One picture; each of its pixels becomes scale x scale, unset is up to `side` pixels."""
+    scale = scale or math.ceil(side / min(picture.shape[:2]))
     picture = repeat(picture, "h w c -> (h i) (w j) c", i=scale, j=scale)
     return Image.fromarray(np.ascontiguousarray(picture[..., 0] if picture.shape[-1] == 1 else picture))
 

@@ -24,6 +24,10 @@ def with_autoencoder(recipe: Recipe, train: Callable[[Recipe], Path], say: Calla
     if found := next(finished(first), None):
         say(f"{why}; the autoencoder is {show(found.path)}, trained before by the same recipe")
         return with_train(recipe, autoencoder=str(found.path))
+    if recipe.spec.autoencoder:
+        prepare(
+            with_train(recipe, autoencoder=None, cache_latents=False)
+        )  # what cannot be is refused before minutes go by
     say(
         f"{why}: training {'a small ' if named is None else ''}{first.method.name} on {first.parts['dataset'].name} first"
     )

@@ -41,7 +41,8 @@ def write(samples: Samples, o: SampleOptions, space: Space, folder: Path, *, gla
         (folder / "images").mkdir()
         frames = [(t, images.to_pictures(x)) for t, x in samples.frames]
         for i, picture in enumerate(images.to_pictures(samples.x)):
-            images.save_picture(images.single(picture), folder / "images" / f"{samples.name(i)}.{still}")
+            alone = images.single(picture, side=o.upscale or images.SIDE)
+            images.save_picture(alone, folder / "images" / f"{samples.name(i)}.{still}")
             if o.trajectory:
                 way(folder / "trajectory" / samples.name(i), [(t, seen[i]) for t, seen in frames], still)
     return {"pictures": {"grid": shown, "singles": singles}}

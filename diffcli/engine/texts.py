@@ -18,7 +18,7 @@ from diffcli.options import options
 from diffcli.sections import SampleOptions
 
 FILMS, GLANCE, FEW = 1000, 64, 4  # most texts with films of their own; texts of a glance; texts in the terminal
-LAYOUT = ("format", "columns")  # options that lay out pictures
+LAYOUT = ("format", "columns", "upscale")  # options that lay out pictures
 
 
 def refuse(o: SampleOptions) -> None:

@@ -73,10 +73,10 @@ class IDDPMEval(EvalOptions):
 class BigGANOptions:
     """[model] of biggan-unet."""
 
-    channels: int = opt(16, "Channels of the first level, an even number.", min=4, max=4096)
+    channels: int = opt(32, "Channels of the first level, an even number.", min=4, max=4096)
     multipliers: tuple[int, ...] | None = opt(
         None,
-        "Channels of each level over those of the first: 1,2,4,4; unset goes by the size of the image.",
+        "Channels of each level over those of the first: 1,2,2,2; unset goes by the size of the image.",
         min=1,
         max=64,
     )
@@ -101,12 +101,12 @@ class BigGANOptions:
         """The same options with multipliers and attention filled in for images of `shape`, and checked.
 
         The rule: as many levels as keep the lowest map at 4 pixels a side or more, at most four, with multipliers
-        1,2,4,4 from the top, and attention between the first level and the last: 32 is 0,1,1,0 and 16 is 0,1,0.
+        1,2,2,2 from the top, and attention between the first level and the last: 32 is 0,1,1,0 and 16 is 0,1,0.
         """
         fitted = UNetOptions(multipliers=self.multipliers).fit(shape).multipliers
         assert fitted is not None
         levels = len(fitted)
-        multipliers = self.multipliers or (1, 2, 4, 4)[:levels]
+        multipliers = self.multipliers or (1, 2, 2, 2)[:levels]
         attention = self.attention or (0, *(1,) * (levels - 2), 0)[:levels]
         UNetOptions(channels=self.channels, multipliers=multipliers, attention=attention).fit(shape)  # refuses misfits
         return replace(self, multipliers=multipliers, attention=attention)
@@ -124,7 +124,7 @@ def diffcli_models() -> Iterable[Spec]:
     )
 
 
-TRAIN: Mapping[str, Any] = {"steps": 1500, "batch_size": 64, "lr": 1e-3, "warmup": "100"}
+TRAIN: Mapping[str, Any] = {"steps": 1600, "batch_size": 32, "lr": 3e-3, "warmup": "50"}
 
 
 @hookimpl

@@ -115,12 +115,7 @@ class IDDPM(Labelled):
         if self.importance is not None and self.training:
             self.importance.keep(k, rows.detach())
         weight = weight.to(rows)
-        logged = (
-            {"mse": mse, "vlb": vlb}
-            if self.config.objective == "hybrid"
-            else {"mse": mse.detach(), "vlb": vlb.detach()}
-        )
-        return {"loss": (weight * rows).mean()} | {name: (weight * value).mean() for name, value in logged.items()}
+        return {name: (weight * value).mean() for name, value in (("loss", rows), ("mse", mse), ("vlb", vlb))}
 
     def measures(self, facts: object) -> tuple[str, ...]:
         return ("vlb", *super().measures(facts))

@@ -24,7 +24,9 @@ class KLAutoencoderOptions:
         max=64,
     )
     blocks: int = opt(1, "Residual blocks a level.", min=1, max=64)
-    latent_channels: int = opt(2, "Channels of the latents.", min=1, max=4096)
+    latent_channels: int | None = opt(
+        None, "Channels of the latents; unset is 2, and 4 of colour images.", min=1, max=4096
+    )
     head_channels: int = opt(0, "Channels of an attention head; 0 is one head over all.", min=0)
 
     @property
@@ -39,21 +41,23 @@ class KLAutoencoderOptions:
 
     @property
     def z(self) -> int:
-        """Channels of the latents, as the paper calls them."""
-        return self.latent_channels
+        """Channels of the latents."""
+        return self.latent_channels or 0
 
     def fit(self, shape: tuple[int, ...]) -> KLAutoencoderOptions:
-        """The same options with multipliers filled in for images of `shape`, and checked.
+        """The same options with multipliers and latent channels filled in for images of `shape`, and checked.
 
         The rule: as many levels as keep the latents at 4 a side or more, one at least and three at most, with multipliers
-        1,2,4 from the top. So 28 and 32 have three levels (f = 8), 16 two, 8 one.
+        1,2,4 from the top. So 28 and 32 have three levels (f = 8), 16 two, 8 one. Grey images have 2 channels of latents,
+        others 4: MNIST becomes 2x4x4, CIFAR-10 4x4x4.
         """
         if len(shape) != 3:
             raise UsageError("an autoencoder of images has nothing to encode in sequences; take a data set of images")
         side = min(shape[1:])
         levels = max(n for n in (1, 2, 3) if n == 1 or -(-side // 2**n) >= 4)
         multipliers = (1, 2, 4)[:levels] if self.multipliers is None else self.multipliers
-        made = replace(self, multipliers=multipliers)
+        z = self.latent_channels or (2 if shape[0] == 1 else 4)
+        made = replace(self, multipliers=multipliers, latent_channels=z)
         if not 1 <= len(multipliers) <= 8:
             raise UsageError(f"--multipliers has {len(multipliers)} levels; an autoencoder here has 1 to 8")
         if side < made.factor:

@@ -122,11 +122,10 @@ IDDPM = [
     Row("DEVICE, SAVE_DIR, SAVE_DIR_TRAIN, IMAGE_OUT_DIR", "train iddpm", {"--device": "auto", "--output": None}),
     Row("preview every 5 epochs", "train iddpm", named(OFTEN, ("5ep", "5ep")), "iddpm-cifar10", note="samples/final.png; a class a column"),
     Row("python -m load_model", "sample iddpm", {"--per-class": None, "--samples": 16, "--columns": None}, note=TOTAL),
-    Row("generate(class) -> 256x256", "sample iddpm", {"--label": None},
-        note="from Python diffcli.load(run).sample(label=); grids are enlarged by whole pixels, --upscale is not needed"),
+    Row("generate(class) -> 256x256", "sample iddpm", {"--label": None, "--upscale": None}, note="from Python diffcli.load(run).sample(label=)"),
     Row("GIF frames every 100 steps, strip every 50", "sample iddpm", {"--trajectory": 0, "--format": "png"}, takes={"--format": ("gif", "webp")}, note="--gif is --format gif"),
     Row("loss printed at 50 % and 100 % of an epoch", "train iddpm", {"--log-every": 10}, note="metrics.jsonl (log.jsonl) and a progress line"),
-    Row("- (bits a dimension)", "eval iddpm", {"--metric": SAID, "--images": 10000, "--nll-levels": SAID}, takes={"--metric": ("nll",)},
+    Row("- (bits a dimension)", "eval iddpm", {"--metric": SAID, "--images": SAID, "--nll-levels": SAID}, takes={"--metric": ("nll",)},
         note="--nll is --metric nll, and vlb measures the bound"),
 ]  # fmt: skip
 

@@ -107,6 +107,12 @@ def test_attention_that_looks_everywhere_alike_is_found() -> None:
     assert constant(found) == {"found": True, "why": f"1 of 4 look everywhere alike: {dead}"}
 
 
+@pytest.mark.parametrize(("entropy", "spread", "dead"), [(0.9, 0.1, False), (math.log(4), 0.1, True), (0.9, 0.0, True)])
+def test_attention_is_constant_over_tokens_or_over_positions(entropy: float, spread: float, dead: bool) -> None:
+    one = {"entropy": entropy, "ln_tokens": math.log(4), "spatial_std": spread}
+    assert constant({"cross": one})["found"] == dead
+
+
 def test_the_gap_is_that_of_a_network_that_is_known() -> None:
     """eps_c - eps_null = c + 1 everywhere, so the root mean square is c + 1 for class c, at any t."""
 

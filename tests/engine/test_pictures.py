@@ -144,3 +144,17 @@ def test_tokens_have_no_bound(filled: Path, cli: Callable[..., Ran]) -> None:
     )
     assert not Path("out").exists()
     assert cli("sample", filled / "pictures", "--clip", "0", "--steps", "1", "--output", "out").code == 0
+
+
+def test_single_images_are_enlarged_by_a_whole_factor(trained: Path, cli: Callable[..., Ran], tmp_path: Path) -> None:
+    """Nearest neighbours: each of the 8x8 pixels is a square of one value; the grid is as it was."""
+    small, large = (tmp_path / name for name in ("small", "large"))
+    for folder, flags in ((small, ()), (large, ("--upscale", 100))):
+        ran = cli("sample", trained / "runs" / "rf", "--samples", 2, "--steps", 2, "--output", folder, *flags)
+        assert ran.code == 0, ran.err
+    first = sorted((large / "images").iterdir())[0].name
+    picture = np.asarray(Image.open(large / "images" / first))
+    assert picture.shape == (104, 104)  # 13 times 8, the least that is not below 100
+    assert np.array_equal(picture, picture[::13, ::13].repeat(13, 0).repeat(13, 1))
+    assert np.array_equal(picture[::13, ::13], np.asarray(Image.open(small / "images" / first))[::6, ::6])
+    assert (small / "grid.png").read_bytes() == (large / "grid.png").read_bytes()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from commands import TINY, run
 from diffcli import recipe as recipes
 from diffcli.core.denoiser import Counted, Guided
 from diffcli.core.method import Batch
@@ -217,6 +220,34 @@ def test_without_classes_it_is_ddpm():
             method.loss(batch()._replace(index=place), Blocks(0, place, 16))["loss"].item() for place in places
         ]
     assert losses["ddpm"] == losses["ldm"] and len(set(losses["ldm"])) == 3
+
+
+@pytest.mark.slow
+def test_a_run_in_latents_without_classes_is_that_of_ddpm(tmp_path):
+    """From the command line, on one autoencoder, which sampling finds by itself."""
+    tiny = [*TINY[:6], "--log-every", "1"]
+    ran = run("train", "vae", *tiny, "--multipliers", "2", "--output", tmp_path / "vae")
+    assert ran.code == 0, ran.err
+    losses = {}
+    for method in ("ddpm", "ldm"):
+        network = ["--multipliers", "1,2", "--attention", "0,1", "--lr", "1e-3", "--schedule", "cosine"]
+        folder = tmp_path / method
+        more = ["--autoencoder", tmp_path / "vae", "--cond", "none", "--output", folder]
+        ran = run("train", method, *tiny, *network, *more)
+        assert ran.code == 0, ran.err
+        lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+        losses[method] = [line["loss"] for line in lines if "loss" in line]
+    assert losses["ddpm"] == losses["ldm"] and len(losses["ldm"]) == 4
+    ran = run("sample", tmp_path / "ldm", "--samples", "2", "--steps", "2", "--output", tmp_path / "drawn")
+    assert ran.code == 0 and Path(tmp_path / "drawn" / "grid.png").is_file(), ran.err
+
+
+def test_what_cannot_be_is_refused_before_an_autoencoder_is_trained(tmp_path, cli):
+    ran = cli("train", "ldm", "--model", "unet-cross", "--conditioning", "concat")
+    assert ran.code == 2 and "--conditioning concat is another way" in ran.err
+    assert "train" not in ran.out and not list(tmp_path.glob("runs/*/*"))
+    ran = cli("train", "ldm", "--conditioning", "cross-attention", "--context-tokens", "1")
+    assert ran.code == 2 and "--context-tokens is '1', but takes a whole number, 2 or more" in ran.err
 
 
 def test_x_0_stays_within_the_latents_own_bound(monkeypatch):

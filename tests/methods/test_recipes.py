@@ -15,6 +15,7 @@ COUNTS = {
     "rf-mnist": 2_711_073,
     "ddpm-mnist": 2_711_073,
     "rf-cifar10": 35_746_307,
+    "vae-mnist": 9_817_375,
     "iddpm-cifar10": 47_357_958,
     "mdlm-mnist": 16_884_673,
     "mdlm-shakespeare": 10_796_225,
