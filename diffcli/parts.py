@@ -64,10 +64,14 @@ def below(spec: Spec, tables: Tables) -> tuple[dict[Kind, Use], dict[str, Any]]:
 def sampling(parts: Mapping[Kind, Part], uses: Mapping[Kind, Use]) -> dict[str, Any]:
     """[sample] where nothing is said. A method's config may have `sample() -> Mapping`: what its options change there.
 
-    Steps and spacing are dropped when another sampler is chosen: they belong to the method's own.
+    Steps and spacing are dropped when another sampler is chosen: they belong to the method's own. A table with fewer
+    entries than the method's own steps is walked whole.
     """
     config = parts["method"].config
     values = dict(config.sample()) if hasattr(config, "sample") else {}
+    entries = getattr(parts["schedule"].config, "timesteps", None) if "schedule" in parts else None
+    if entries and values.get("steps"):
+        values["steps"] = min(values["steps"], entries)
     own = "sampler" in parts and parts["sampler"].name == uses["sampler"].name
     return {key: value for key, value in values.items() if own or key not in ("steps", "spacing")}
 

@@ -66,6 +66,10 @@ class Recipe:
         made: EvalOptions = structure(config, {**drawn, **asked, **given}, "[eval]")
         return made
 
+    def with_train(self, **changes: Any) -> Recipe:
+        """The same recipe with other [train] options."""
+        return replace(self, train=replace(self.train, **changes))
+
     def replace_part(self, kind: Kind, config: Any) -> Recipe:
         """The same recipe with other options of one part."""
         return replace(self, parts={**self.parts, kind: replace(self.parts[kind], config=config)})
@@ -101,6 +105,14 @@ def resolve(tables: Tables) -> Recipe:
         eval={key: checked[key] for key in asked if key in checked},
         claim=structure(Claim, tables["claim"], "[claim]") if "claim" in tables else None,
     )
+
+
+def refuse_count(recipe: Recipe, samples: int | None) -> None:
+    """UsageError where other options settle how many samples there are, and not as many were asked for."""
+    if samples not in (None, recipe.sample.samples):
+        raise UsageError(
+            f"--samples {samples} was asked for, but the other flags make it {recipe.sample.samples}; leave --samples out"
+        )
 
 
 def overlay(tables: Tables, over: Tables) -> dict[str, dict[str, Any]]:

@@ -51,7 +51,9 @@ class TrainOptions:
         "Run of an autoencoder, or the recipe of one that is trained first: the method then lives in its latents; unset "
         "is pixels.",
     )
-    cache_latents: bool = opt(True, "Encode the data once, before the first step, where no image is mirrored.")
+    cache_latents: bool = opt(
+        True, "Encode the data once, before the first step, where no picture changes from epoch to epoch."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

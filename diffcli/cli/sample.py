@@ -52,6 +52,7 @@ def sample(text: str, tables: Tables, given: Tables, place: str | None, show: bo
 
     run = find(text)
     recipe = recipes.resolve(recipes.overlay(tables, given))
+    recipes.refuse_count(recipe, given.get("sample", {}).get("samples"))
     if explain:
         from diffcli.engine.explain import explain as engine
 

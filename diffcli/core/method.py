@@ -61,7 +61,10 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, batch: Batch, rng: Rng) -> dict[str, Tensor]:
-        """ "loss" is minimised, the rest is logged. A mean over rows, so that halves of a batch average to the whole."""
+        """What is minimised, as "loss", and what is logged beside it.
+
+        A mean over rows, so that halves of a batch average to the whole.
+        """
 
     def cond(self, batch: Batch, rng: Rng) -> Cond:
         """What the denoiser is told: the same in training and sampling; drops and masks only if self.training."""
@@ -94,8 +97,10 @@ class Method(nn.Module, ABC):
         return Preview(sampler={"name": "ddim"}, sample={"steps": min(50, nodes or 50)})
 
     def measures(self, facts: Any) -> tuple[str, ...]:
-        """What is measured when nothing is asked for; facts: engine.assemble.Facts of the data. Accuracy is left out where
-        no judge knows them."""
+        """What is measured when nothing is asked for; facts: engine.assemble.Facts of the data.
+
+        Accuracy is left out where no judge knows them.
+        """
         if facts.alphabet:
             return ("loss",)
         of_classes = ("accuracy", "agreement") if getattr(self, "conditional", False) else ()
@@ -130,7 +135,10 @@ class Method(nn.Module, ABC):
     def trajectory(
         self, batch: Batch, shape: tuple[int, ...], sampler: Any, times: Tensor, wrap: Wrap, rng: Rng
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """(t, x) from the start to the result, both included. sampler: None, with times 1 and 0, where the method takes none."""
+        """(t, x) from the start to the result, both included.
+
+        sampler: None, with times 1 and 0, where the method takes none.
+        """
         x, cond = self.begin(shape, batch, rng), self.cond(batch, rng)
         yield times[0], x
         yield from sampler.trajectory(wrap(self.denoiser), x, times, cond=cond, rng=rng)

@@ -98,6 +98,11 @@ def assemble(recipe: Recipe, facts: Facts, autoencoder: Autoencoder | None = Non
     spec = recipe.spec
     space = facts.space(spec.family)
     if autoencoder is not None:
+        if spec.family != "gaussian":
+            able = [name for name, method in registry().specs("method").items() if method.family == "gaussian"]
+            raise UsageError(
+                f"{spec.name} cannot live in latents; leave --autoencoder out, or take {' or '.join(able)}"
+            )
         space = Latents(autoencoder, space)
     if getattr(recipe.method.config, "cond", "none") == "label" and not facts.classes:
         raise UsageError(

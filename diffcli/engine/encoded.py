@@ -42,7 +42,7 @@ class Encoded:
 
 
 def encoded(dataset: Any, space: Space, device: torch.device, once: bool) -> Any:
-    """The data set, encoded once where that is asked for and each image has one encoding: latents, and nothing mirrored."""
-    if not once or not isinstance(space, Latents) or getattr(dataset, "flip", False):
+    """The data set, encoded once where that is asked for and each item is one picture in every epoch, as it says itself."""
+    if not once or not isinstance(space, Latents) or not getattr(dataset, "fixed", False):
         return dataset
     return Encoded(dataset, space, device)

@@ -189,7 +189,12 @@ def opened(run: str | Path, recipe: Recipe, options: EvalOptions) -> tuple[Found
     """A run and its model on the bench. Raises DiffcliError, also where its records could not be kept."""
     found = find(str(run))
     ready(found)
-    return found, Bench(read(found, raw=options.raw, device=options.device, place=options.autoencoder), recipe, options)
+    return found, benched(found, recipe, options)
+
+
+def benched(found: Found, recipe: Recipe, options: EvalOptions) -> Bench:
+    """The model of a run on the bench, as the options say that it is read."""
+    return Bench(read(found, raw=options.raw, device=options.device, place=options.autoencoder), recipe, options)
 
 
 def measured(found: Found, bench: Bench, console: Console, without: Mapping[str, str] = NOTHING) -> list[Record]:

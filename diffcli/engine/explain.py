@@ -17,7 +17,7 @@ from diffcli.core.process import GaussianProcess, MaskedProcess, Process
 from diffcli.core.random import Rows
 from diffcli.engine.load import Model, read, split
 from diffcli.engine.rundir import find
-from diffcli.engine.sample import wishes
+from diffcli.engine.sample import guided, wishes
 from diffcli.engine.walk import Walk, interval, walk
 from diffcli.errors import UsageError
 from diffcli.options import table
@@ -42,6 +42,7 @@ def explain(run: str | Path, recipe: Recipe) -> dict[str, Any]:
         raise UsageError(f"{recipe.method.name} takes no sampler, so there is no walk to explain; leave --explain out")
     model = read(find(str(run)), raw=o.raw, device=o.device, place=o.autoencoder)
     n, _ = wishes(model, o)
+    o = guided(model, o)
     way = walk(model, o, part, min(n, o.batch_size))
     denoiser = model.method.denoiser
     process = denoiser.process.ending() if o.final == "x0" else denoiser.process
@@ -105,7 +106,7 @@ class Silent:
         self.process = process
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Cond) -> Prediction:
-        return Prediction(torch.zeros_like(x_t), x_t)
+        return Prediction(torch.zeros_like(x_t), x_t, torch.zeros_like(x_t))
 
 
 class Mute:

@@ -71,9 +71,9 @@ def publish(
 ) -> None:
     """A folder that is there with all its files, or not at all.
 
-    files: name, or folder/name, and bytes; temporary: a free name beside it; make_way: called when all is written, right before the folder takes its name. The
-    files are written one by one as they come, so that no more than one is held in memory; whatever goes wrong, the
-    temporary folder is removed.
+    files: name, or folder/name, and bytes; temporary: a free name beside it; make_way: called when all is written, right
+    before the folder takes its name. The files are written one by one as they come, so that no more than one is held in
+    memory; whatever goes wrong, the temporary folder is removed.
     """
     with acting("write", folder):
         temporary.mkdir()
@@ -93,7 +93,7 @@ def publish(
 
 
 def room(folder: Path, size: int) -> None:
-    """Raise EnvironmentProblem unless `size` bytes may be written in a folder that may not exist yet; creates nothing."""
+    """EnvironmentProblem unless `size` bytes may be written in a folder that may not exist yet; creates nothing."""
     near = Path(os.path.abspath(folder))
     while not os.path.lexists(near):
         near = near.parent

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from diffcli import recipe as recipes
 from diffcli.engine.assemble import fitted
 from diffcli.engine.load import load
 from diffcli.engine.resume import HARMLESS, MOVED, unlike
 from diffcli.engine.rundir import Found, find, recognize, runs_in
-from diffcli.errors import RunError, show
+from diffcli.errors import DiffcliError, RunError, show
+from diffcli.options import table
+from diffcli.parts import Tables
 from diffcli.recipe import Recipe
 from diffcli.registry import registry
 
@@ -32,21 +35,29 @@ def encoding(recipe: Recipe) -> Recipe | None:
         train = {"seed": recipe.train.seed, "device": recipe.train.device}
         return recipes.resolve({"method": {"name": first.name}, "dataset": recipe.tables()["dataset"], "train": train})
     if named.endswith(".toml") or (named in recipes.shipped() and not Path(named).is_dir()):
-        return recipes.resolve(recipes.read(recipes.locate(named)))
+        tables = recipes.read(recipes.locate(named))
+        return recipes.resolve(recipes.overlay(tables, {"train": {"device": recipe.train.device}}))
     return None
 
 
 def finished(recipe: Recipe, runs: Path = Path("runs")) -> Iterator[Found]:
-    """The finished runs of this very recipe and seed below `runs`, the newest first."""
+    """The finished runs of this very recipe, seed and files below `runs`, the newest first."""
+    wanted = settled(recipe.tables())
     for path in sorted(runs_in(runs / recipe.method.name), reverse=True):
         try:
             found = recognize(path)
-            if found is None or (found.tables or {}).get("train", {}).get("seed") != recipe.train.seed:
-                continue
-            same(recipe, found)
-            yield found
-        except RunError:
+            if found is not None and settled(found.tables or {}) == wanted:
+                same(recipe, found)
+                yield found
+        except DiffcliError:
             continue
+
+
+def settled(tables: Tables) -> tuple[Any, ...]:
+    """The seed, and where the data lie."""
+    data = tables.get("dataset", {})
+    places = [None if key not in data else Path(str(data[key])).resolve() for key in sorted(MOVED)]
+    return (tables.get("train", {}).get("seed"), *places)
 
 
 def same(recipe: Recipe, found: Found) -> float:
@@ -64,17 +75,24 @@ def same(recipe: Recipe, found: Found) -> float:
         raise RunError(
             f"{show(found.path)} is at step {found.step} of {steps}; go on with diffcli train --resume {show(found.path)}"
         )
-    if "model" in recipe.parts:
-        model = load(found.path)
-        recipe = recipe.replace_part("model", fitted(recipe.parts["model"], model.space).config)
     mine, theirs = recipe.tables(), found.tables
     if first := encoding(recipe):
         place = str(theirs.get("train", {}).get("autoencoder"))
         same(first, find(place))
         mine["train"]["autoencoder"] = place
+    network = mine.pop("model", {})
+    refuse_unlike({**mine, "model": {}}, {**theirs, "model": {}}, found)
+    if network:  # only now is it sure that the network fits these data
+        part = fitted(recipe.parts["model"], load(found.path).space)
+        network = {"name": part.name, **table(part.config)}
+    refuse_unlike({"model": network}, {"model": theirs.get("model", {})}, found)
+    return seconds
+
+
+def refuse_unlike(mine: Tables, theirs: Tables, found: Found) -> None:
+    """RunError with the first setting that differs."""
     for section, name in unlike(mine, theirs, FREE):
         raise RunError(
             f"{show(found.path)} is no run of this recipe: [{section}] {name} was {show(theirs.get(section, {}).get(name), 80)}, "
             f"and the recipe says {show(mine.get(section, {}).get(name), 80)}"
         )
-    return seconds

@@ -8,7 +8,7 @@ import random
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,15 +16,16 @@ from torch import Tensor
 
 from diffcli.core.method import Batch, Method
 from diffcli.core.random import Blocks, key
+from diffcli.core.space import Autoencoder
 from diffcli.engine import checkpoint, length, preview
 from diffcli.engine.assemble import Assembly, Facts, assemble, open_data
 from diffcli.engine.ema import EMA
 from diffcli.engine.encoded import encoded
-from diffcli.engine.load import Model, autoencoder, load, stand_in
+from diffcli.engine.load import Model, autoencoder, load
 from diffcli.engine.precision import autocast, device
 from diffcli.engine.rundir import find
 from diffcli.errors import NonFinite, PluginError, UsageError, show
-from diffcli.recipe import Recipe
+from diffcli.recipe import Recipe, resolve
 from diffcli.sections import TrainOptions
 
 WARM, TIMED, ENOUGH = 3, 40, 3.0  # steps not timed; steps, or seconds, that are
@@ -62,13 +63,20 @@ class Job:
         return Model(a.recipe, self.ema.model, a.space, a.facts, self.device, where, step, "ema", "")
 
 
-def prepare(recipe: Recipe) -> Job:
-    """Put everything together and try the first batch and the previews; nothing is written."""
+def prepare(recipe: Recipe, sha256: str | None = None, first: Recipe | None = None) -> Job:
+    """Put everything together and try the first batch and the previews; nothing is written.
+
+    sha256: of the autoencoder that the weights to come have known. A latent method that is given none, or a method for
+    which `first` is yet to be trained, gets an untrained one: trials, speed and laws need no better.
+    """
     o = recipe.train
     on = device(o.device)
     data = open_data(recipe, "train")
-    encoder = autoencoder(recipe, Facts.of(data), o.device)
-    assembly = assemble(recipe, Facts.of(data), encoder.method if encoder else stand_in(recipe, Facts.of(data), on))
+    facts = Facts.of(data)
+    encoder = autoencoder(recipe, facts, o.device, sha256)
+    if first is None and recipe.spec.autoencoder:
+        first = resolve({"method": {"name": recipe.spec.autoencoder}})
+    assembly = assemble(recipe, facts, encoder.method if encoder else first and frozen(first, facts, on))
     method = assembly.method
     if o.init is not None:
         begin_from(load(o.init, raw=True, device="cpu"), assembly, f"--init {show(o.init)}")
@@ -80,6 +88,11 @@ def prepare(recipe: Recipe) -> Job:
     first_batch(job)
     preview.plan(job.model("the model", 0), held_out)
     return job
+
+
+def frozen(recipe: Recipe, facts: Facts, on: torch.device) -> Autoencoder:
+    """The autoencoder of a recipe, untrained."""
+    return cast(Autoencoder, assemble(recipe, facts).method.to(on).eval().requires_grad_(False))
 
 
 def begin_from(model: Model, assembly: Assembly, what: str) -> None:
@@ -209,18 +222,13 @@ def steps_within(job: Job, seconds: float) -> int:
     return max(1, int((PICTURES * seconds - (now - start)) / ((now - began) / done)))
 
 
-def with_train(recipe: Recipe, **changes: Any) -> Recipe:
-    """The recipe with other [train] options."""
-    return replace(recipe, train=replace(recipe.train, **changes))
-
-
 def anchored(recipe: Recipe) -> Recipe:
     """The recipe with every file and run it names as an absolute path: it means the same tomorrow, and elsewhere.
 
     A relative path of nothing here stays as it is: a data set may find it below its data folders.
     """
     runs = {k: getattr(recipe.train, k) for k in ("init", "autoencoder")}
-    recipe = with_train(recipe, **{k: str(find(text).path.resolve()) for k, text in runs.items() if text is not None})
+    recipe = recipe.with_train(**{k: str(find(text).path.resolve()) for k, text in runs.items() if text is not None})
     for kind, part in recipe.parts.items():
         named = {k: v for k, v in vars(part.config).items() if isinstance(v, Path)}
         paths = {k: v.resolve() for k, v in named.items() if v.is_absolute() or os.path.exists(v)}
@@ -236,5 +244,5 @@ def settle(job: Job) -> int:
         steps = steps_within(job, length.seconds(o.budget))
     elif o.epochs is not None:
         steps = max(1, round(o.epochs * length.epoch(len(job.data), o.batch_size)))
-    job.assembly = replace(job.assembly, recipe=with_train(job.recipe, steps=steps, epochs=None, budget=None))
+    job.assembly = replace(job.assembly, recipe=job.recipe.with_train(steps=steps, epochs=None, budget=None))
     return steps

@@ -6,14 +6,14 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffcli import recipe as recipes
 from diffcli.core.method import Method
-from diffcli.core.space import Autoencoder, Space, Text
+from diffcli.core.space import Space, Text
 from diffcli.engine import checkpoint
 from diffcli.engine.assemble import Facts, assemble, open_data
 from diffcli.engine.precision import device as choose
@@ -39,8 +39,8 @@ class Model:
     sha256: str
     encoder: Model | None = None  # the one whose latents it lives in
 
-    def sample(self, n: int = 16, **options: Any) -> Tensor | list[str]:
-        """(n, C, H, W) images in [-1, 1], or n texts.
+    def sample(self, n: int | None = None, **options: Any) -> Tensor | list[str]:
+        """(n, C, H, W) images in [-1, 1], or n texts; n unset is 16, or one for each file that a method is given.
 
         options: those of [sample] (seed, steps, spacing, guidance_scale, ...), with label 3, (3, 7) or "star"; and
         sampler="midpoint", or a table such as sampler={"name": "ddim", "eta": 1.0}. Sample i depends on (seed, i) alone.
@@ -52,7 +52,9 @@ class Model:
         if label is not None:
             several = isinstance(label, Iterable) and not isinstance(label, str)
             options["label"] = ",".join(map(str, label)) if several else str(label)
-        recipe = overlay(self.recipe, {"name": asked} if isinstance(asked, str) else asked, {"samples": n, **options})
+        sampler, many = {"name": asked} if isinstance(asked, str) else asked, 16 if n is None else n
+        recipe = overlay(self.recipe, sampler, {"samples": many, **options})
+        recipes.refuse_count(recipe, n)
         x = sample(self, recipe.sample, recipe.parts.get("sampler")).x
         return self.space.write(x) if isinstance(self.space, Text) else x.clamp(-1, 1)
 
@@ -117,11 +119,8 @@ def read(found: Found, *, raw: bool = False, device: str = "auto", place: str | 
         tensors, meta, step = stored.tensors("model" if raw else "ema"), stored.meta, stored.step
     recipe, facts = parse(meta, found.path)
     on = choose(device)
-    inside = found.path / ENCODER
-    if place is None and recipe.train.autoencoder is not None and found.kind == "model" and inside.is_dir():
-        place = str(inside)
-    encoder = autoencoder(recipe, facts, device, meta.get("autoencoder"), place)
-    assembly = assemble(recipe, facts, encoder.method if encoder else stand_in(recipe, facts, on))
+    encoder = within(found, recipe, facts, meta, place, device)
+    assembly = assemble(recipe, facts, encoder and encoder.method)
     checkpoint.load_into(assembly.method, tensors, str(found.path))
     method = assembly.method.to(on).eval().requires_grad_(False)
     return Model(
@@ -141,6 +140,26 @@ def parse(meta: dict[str, Any], path: Path) -> tuple[Recipe, Facts]:
         raise RunError(f"{show(path)} cannot be rebuilt: {error}") from None
 
 
+def within(
+    found: Found, recipe: Recipe, facts: Facts, meta: dict[str, Any], place: str | None, device: str
+) -> Model | None:
+    """The autoencoder of a stored model, None of one in pixels; place: see `read`."""
+    shown, sha256 = show(found.path), meta.get("autoencoder")
+    if recipe.train.autoencoder is None:
+        if place is not None:
+            raise UsageError(f"{shown} does not live in latents; leave --autoencoder out")
+        if recipe.spec.autoencoder:
+            raise RunError(f"{shown} says nothing of the autoencoder it lives in; train it again")
+        return None
+    if not isinstance(sha256, str):
+        raise RunError(
+            f"{shown} carries no hash of the autoencoder it lives in, so none can be trusted; train it again"
+        )
+    if place is None and found.kind == "model" and (found.path / ENCODER).is_dir():
+        place = str(found.path / ENCODER)
+    return autoencoder(recipe, facts, device, sha256, place)
+
+
 def autoencoder(
     recipe: Recipe, facts: Facts, device: str, sha256: str | None = None, place: str | None = None
 ) -> Model | None:
@@ -154,6 +173,8 @@ def autoencoder(
         return None
     try:
         found = find(path)
+        if (found.tables or {}).get("train", {}).get("autoencoder") is not None:
+            raise UsageError(f"--autoencoder {show(path)} lives in latents itself; give a run of an autoencoder")
         model = read(keeping(found, sha256), device=device)
     except RunError as error:
         again = "" if sha256 is None else "; give the place where it lies now with --autoencoder"
@@ -172,17 +193,6 @@ def autoencoder(
             f"the autoencoder {show(path)} was trained on {model.facts.kind}, but these are {facts.kind}; train one on these"
         )
     return model
-
-
-def stand_in(recipe: Recipe, facts: Facts, on: torch.device) -> Autoencoder | None:
-    """An untrained autoencoder for a latent method that was given none, whose speed and laws need no better one.
-
-    It is always the same one; training never comes to it: see engine.latents.
-    """
-    if not recipe.spec.autoencoder:
-        return None
-    made = assemble(recipes.resolve({"method": {"name": recipe.spec.autoencoder}}), facts).method
-    return cast(Autoencoder, made.to(on).eval().requires_grad_(False))
 
 
 def keeping(found: Found, sha256: str | None) -> Found:

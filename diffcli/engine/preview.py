@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import torch
 from diffcli.core.method import Batch
 from diffcli.engine.load import Model, overlay
 from diffcli.engine.media import medium
-from diffcli.engine.sample import Samples, sample, wishes
+from diffcli.engine.sample import Samples, guided, sample, wishes
 from diffcli.engine.walk import walk
 from diffcli.errors import PluginError
 from diffcli.metrics import PLOTS
@@ -27,7 +28,8 @@ def settings(model: Model, snapshots: int = 0) -> Recipe:
     """The recipe with the method's own cheap way of drawing."""
     asked = model.method.preview()
     over = {"samples": PREVIEWS, **asked.sample, "trajectory": snapshots}
-    return overlay(model.recipe, None if asked.sampler is None else dict(asked.sampler), over)
+    made = overlay(model.recipe, None if asked.sampler is None else dict(asked.sampler), over)
+    return replace(made, sample=guided(model, made.sample))
 
 
 def plan(model: Model, held_out: Any) -> None:

@@ -1,4 +1,4 @@
-"""How near what a method makes of held-out images is to them: PSNR, SSIM, and a look at the worst."""
+"""How near what a method makes of held-out images is to them: PSNR and SSIM."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from diffcli.engine import images
 from diffcli.engine.records import Record
 from diffcli.engine.refusals import Refusal, refusing
 from diffcli.errors import UsageError
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 FITTED = 20_000  # most training images that principal components are fitted on
 PIXELS = 4096  # most numbers of an image for that: 32 x 32 x 3 take seconds, the cube of it more
-WORST, ACROSS = 16, 8  # reconstructions in the picture; in a row
 
 
 def reconstructs(what: str) -> Refusal:
@@ -51,7 +49,7 @@ def mean(values: Tensor) -> tuple[float, float]:
 
 @refusing(reconstructs("psnr"))
 def psnr(bench: Bench) -> Iterator[Record]:
-    """Mean PSNR of held-out images in dB, each by itself, and its floor: as many principal components as there are latents."""
+    """Mean PSNR of held-out images in dB, each by itself, and its floor: as many principal components as latents."""
     x, y = pairs(bench)
     value, error = mean(reconstruction.psnr(x, y))
     about = {"unit": "dB", "split": bench.test.split, "n": len(x)}
@@ -79,32 +77,3 @@ def ssim(bench: Bench) -> Iterator[Record]:
     value, error = mean(torch.cat([reconstruction.ssim(a, b) for a, b in parts]))
     about = {"window": reconstruction.window(*x.shape[-2:]), "split": bench.test.split, "n": len(x)}
     yield bench.record("ssim", value, standard_error=error, **about)
-
-
-def reconstructions(bench: Bench) -> Any:
-    """`eval --plot reconstructions`: the 16 held-out images with the least PSNR, each above what came back of it.
-
-    Above an image: its number; above what came back: its PSNR.
-    """
-    from diffcli.engine.plots import Drawn
-
-    x, y = pairs(bench)
-    found = reconstruction.psnr(x, y)
-    worst = found.argsort(stable=True)[:WORST]
-    order, captions = list[Tensor](), list[str]()
-    for row in worst.split(ACROSS):
-        order += [x[row], y[row]]
-        captions += [f"#{i}" for i in row.tolist()] + [f"{found[i]:.1f} dB" for i in row.tolist()]
-    grid = images.grid(images.to_pictures(torch.cat(order) * 2 - 1), min(ACROSS, len(worst)), captions=captions)
-    value, error = mean(found)
-    facts = {
-        "split": bench.test.split,
-        "images": len(x),
-        "psnr": value,
-        "standard_error": error,
-        "worst": [{"image": i, "psnr": round(float(found[i]), 3)} for i in worst.tolist()],
-    }
-    return Drawn({"reconstructions": grid}, facts)
-
-
-reconstructions.refuse = reconstructs("--plot reconstructions")  # type: ignore[attr-defined]

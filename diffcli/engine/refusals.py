@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +59,17 @@ def pictures(name: str, least: int) -> Refusal:
             raise UsageError(f"{name} needs an extractor, and none that is installed fits these data")
 
     return check
+
+
+def settled(bench: Bench, name: str, keys: Iterable[str]) -> None:
+    """UsageError where options are given that a plot has of its own: they would change nothing, and stand in its command.
+
+    What the recipe of the run says of them is not given.
+    """
+    unsaid = bench.recipe.evaluation({})
+    for key in keys:
+        if getattr(bench.options, key) != getattr(unsaid, key):
+            raise UsageError(f"--plot {name} has its own --{key.replace('_', '-')}; leave it out")
 
 
 def conditional(bench: Bench, name: str) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from diffcli import recipe as recipes
+from diffcli.core.method import Method
 from diffcli.engine import checkpoint
 from diffcli.engine.assemble import Facts
 from diffcli.engine.environment import versions
-from diffcli.engine.job import Job, with_train
+from diffcli.engine.job import Job
 from diffcli.engine.progress import Say
-from diffcli.engine.rundir import RunDir, find
+from diffcli.engine.rundir import RunDir, committed, find
 from diffcli.errors import RunError, show
 from diffcli.parts import Tables
 from diffcli.recipe import Recipe
@@ -33,13 +35,16 @@ def resumed(recipe: Recipe, run: Path) -> Recipe:
         raise RunError(f"{show(run)} has no recipe.toml and cannot be resumed")
     own = recipes.resolve(tables)
     mine, theirs = recipe.tables(), own.tables()
-    for section, name in unlike(mine, theirs, HARMLESS | MOVED):
+    latent = own.train.autoencoder is not None and recipe.train.autoencoder is not None
+    for section, name in unlike(mine, theirs, HARMLESS | MOVED | ({"autoencoder"} if latent else set())):
         if name in mine.get(section, {}):
             raise RunError(
                 f"{show(run)} was trained with [{section}] {name} = {theirs.get(section, {}).get(name)}, not "
                 f"{mine[section][name]}; resume it as it was, or start a new run from its weights with --init"
             )
-    own = with_train(own, **{name: getattr(recipe.train, name) for name in HARMLESS})
+    own = own.with_train(**{name: getattr(recipe.train, name) for name in HARMLESS})
+    if recipe.train.autoencoder != own.train.autoencoder:  # it lies elsewhere now; what it holds is compared
+        own = own.with_train(autoencoder=str(find(str(recipe.train.autoencoder)).path.resolve()))
     return own.replace_part("dataset", recipe.parts["dataset"].config)
 
 
@@ -50,19 +55,34 @@ def unlike(mine: Tables, theirs: Tables, free: Collection[str]) -> Iterator[tupl
         yield from ((section, name) for name in sorted((a.keys() | b.keys()) - free) if a.get(name) != b.get(name))
 
 
+def known(run: Path) -> str | None:
+    """The hash of the autoencoder that a run has lived with; None in pixels, or before its first checkpoint."""
+    for _, path in reversed(committed(run)):
+        with suppress(RunError):
+            sha256 = checkpoint.open_checkpoint(path).meta.get("autoencoder")
+            return sha256 if isinstance(sha256, str) else None
+    return None
+
+
 def save(job: Job, run: RunDir, step: int, seconds: float, pending: Pending) -> None:
     """A checkpoint that resumes exactly, and that rebuilds its model without the data."""
     method, o = job.method, job.recipe.train
-    items, space = torch.arange(min(method.calibration, len(job.data)), device=job.device), job.assembly.space
-    with torch.no_grad():
-        for each in (method, job.ema.model):
-            each.eval().calibrate(job.data.batch(part, part, space) for part in items.split(space.rows))
+    calibrate(job, method)
+    calibrate(job, job.ema.model)
     optimizer, plain = checkpoint.pack_optimizer(job.optimizer)
     state = {"seconds": seconds, "pending": pending, "optimizer": plain, "images": len(job.data), **surroundings(job)}
     meta = {"recipe": job.recipe.tables(), "facts": vars(job.assembly.facts), "autoencoder": job.autoencoder}
     tensors = {"model": method.state_dict(), "ema": job.ema.model.state_dict(), "optim": optimizer}
     run.sync()
     checkpoint.save(run.path, step, tensors, state, meta, keep=o.keep, keep_every=o.keep_every)
+
+
+@torch.no_grad()
+def calibrate(job: Job, method: Method) -> None:
+    """Set the statistics of raw or averaged weights by the first images, where the method has any: see Method.calibrate."""
+    if type(method).calibrate is not Method.calibrate:
+        items, space = torch.arange(min(method.calibration, len(job.data)), device=job.device), job.assembly.space
+        method.eval().calibrate(job.data.batch(part, part, space) for part in items.split(space.rows))
 
 
 def surroundings(job: Job) -> dict[str, Any]:

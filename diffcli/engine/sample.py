@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -68,8 +68,18 @@ def wishes(model: Model, o: SampleOptions) -> tuple[int, Tensor | None]:
             )
         return o.samples, None
     wanted = list(range(classes)) if o.label is None else labels(o.label, model.facts)
+    if wanted == [NULL] and o.guidance_scale not in (1, *defaults(model)):
+        raise UsageError(
+            f"--guidance-scale {o.guidance_scale:g} leads from the null class to another, but --label none asks for no other; leave one of them out"
+        )
     n = o.per_class * len(wanted) if o.per_class else o.samples
     return n, torch.tensor(wanted)[torch.arange(n) % len(wanted)]
+
+
+def defaults(model: Model) -> Iterator[float]:
+    """The guidance scales that the run's own recipe samples and measures with: nobody asked for them."""
+    yield model.recipe.sample.guidance_scale
+    yield model.recipe.eval.get("guidance_scale", 1.0)
 
 
 def classes_of(model: Model, o: SampleOptions) -> list[int] | None:
@@ -84,6 +94,11 @@ def unconditioned(model: Model, o: SampleOptions) -> bool:
     """Whether samples of a model that knows classes are asked for without any: --label none."""
     knows = o.label is not None and getattr(model.method, "conditional", False)
     return knows and labels(str(o.label), model.facts) == [NULL]
+
+
+def guided(model: Model, o: SampleOptions) -> SampleOptions:
+    """The options without guidance where only the null class is asked for: both of its sides would be the same."""
+    return replace(o, guidance_scale=1.0) if unconditioned(model, o) else o
 
 
 def labels(text: str, facts: Facts) -> list[int]:
@@ -127,6 +142,7 @@ def sample(
 ) -> Samples:
     """What [sample] and [sampler] ask for. tick: told how many are done. Raises NonFinite where any is not finite."""
     n, label = wishes(model, o)
+    o = guided(model, o)
     way = walk(model, o, part, min(o.batch_size, n))
     held_out = cache(lambda: split(model, model.recipe, "test"))
     parts = list[Samples]()
@@ -184,10 +200,11 @@ def finite(x: Tensor, way: Walk, o: SampleOptions) -> None:
     """Refuse samples with NaN or infinity: they would be drawn as black pictures. Tokens are always finite."""
     if x.is_floating_point() and not bool(torch.isfinite(x).all()):
         bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
-        raise NonFinite(
-            f"{bad} of {len(x)} samples of {type(way.sampler).__name__} are not finite; "
-            f"bound x_0 with --clip, take more --steps, or train longer (seed {o.seed})"
-        )
+        name = f" of {type(way.sampler).__name__}" if way.sampler else ""
+        remedy = "bound x_0 with --clip, take more --steps, or train longer"
+        if way.sampler is None:  # one pass through the network, and no walk
+            remedy = "draw from an earlier checkpoint of the run, or train it again with a lower --lr"
+        raise NonFinite(f"{bad} of {len(x)} samples{name} are not finite; {remedy} (seed {o.seed})")
 
 
 def provenance(model: Model, o: SampleOptions, part: Part | None, way: Walk) -> dict[str, Any]:
@@ -207,6 +224,7 @@ def provenance(model: Model, o: SampleOptions, part: Part | None, way: Walk) -> 
         "label": "none" if unconditioned(model, o) else classes_of(model, o),
         "per_class": o.per_class,
         "guidance_scale": o.guidance_scale,
+        "guidance_interval": o.guidance_interval and list(o.guidance_interval),
         "clip": model.space.bound if o.clip is None else o.clip,
         "autoencoder_sha256": model.encoder and model.encoder.sha256,
         "seed": o.seed,

@@ -16,7 +16,7 @@ from diffcli.engine.job import Job, anchored, prepare, settle, step_once
 from diffcli.engine.latents import with_autoencoder
 from diffcli.engine.progress import Bar, Say
 from diffcli.engine.report import curves
-from diffcli.engine.resume import restore, resumed, save
+from diffcli.engine.resume import calibrate, known, restore, resumed, save
 from diffcli.engine.rundir import RunDir, environment
 from diffcli.engine.signals import Signals
 from diffcli.errors import Stopped, show
@@ -45,7 +45,7 @@ def train(
             lambda first: train(first, console=console),
             lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
         )
-    job = prepare(anchored(recipe) if resume is None else resumed(recipe, resume))
+    job = prepare(anchored(recipe)) if resume is None else prepare(resumed(recipe, resume), known(resume))
     settle(job)
     size = COPIES * sum(t.numel() * t.element_size() for t in job.method.state_dict().values())
     run = RunDir.open(resume) if resume else RunDir.create(output, job.recipe.method.name, room=3 * size)
@@ -93,13 +93,15 @@ def loop(job: Job, run: RunDir, signals: Signals, console: Console, say: Say, *,
                 seconds = time.perf_counter() - clock
                 run.append({"step": step, "images": step * o.batch_size, **row, **cost(job, seconds, speed)})
             bar.update(step, f"loss {row['loss']:.4f}  {speed:.0f} images/s" if "loss" in row else None)
-            if stop or length.due(step, save_every, steps):
+            if saved := stop or length.due(step, save_every, steps):
                 save(job, run, step, time.perf_counter() - clock, pending)
             if stop:
                 raise Stopped(
                     f"signal {stop} at step {step} of {steps}: saved; go on with --resume {show(where)}", stop
                 )
             if step < steps and sample_every and step % sample_every == 0:
+                if not saved:  # the average has the statistics of the raw weights, if any
+                    calibrate(job, job.ema.model)
                 drawn = run.path / "samples" / f"step-{step:08d}"
                 preview.grid(job.model(where, step), drawn)
                 preview.plots(bench(job, where, step), drawn)

@@ -35,12 +35,17 @@ def pack(tensors: Mapping[str, Tensor], where: str) -> bytes:
     return safetensors.save(plain)
 
 
-def unpack(data: bytes, where: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; RunError for a header that is too long, lies, or names a tensor twice."""
+def header(data: bytes, where: str) -> dict[str, Any]:
+    """What a safetensors file says of its tensors; RunError where that is too long, lies, or names a tensor twice."""
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > min(HEADER_CAP, len(data) - 8):
         raise RunError(f"{show(where)} is no safetensors file: its header has {size} bytes, the file {len(data)}")
-    parse_json(data[8 : 8 + size], f"the header of {where}")
+    return parse_json(data[8 : 8 + size], f"the header of {where}")
+
+
+def unpack(data: bytes, where: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; RunError where it is none, or its header is refused."""
+    header(data, where)
     try:
         return safetensors.load(data)
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:

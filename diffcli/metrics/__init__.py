@@ -8,7 +8,15 @@ from diffcli.plugin import Spec, hookimpl
 
 # What `eval` measures and draws of any method; a method's own are called otherwise.
 MEASURES = ("loss", "fd", "kd", "prdc", "accuracy", "agreement", "memorization", "nll", "psnr", "ssim")
-PLOTS = ("neighbors", "guidance", "embedding", "latents", "strips", "condition", "reconstructions")
+PLOTS = {
+    "neighbors": "diffcli.engine.plots.neighbors:neighbors",
+    "guidance": "diffcli.engine.plots.guidance:guidance",
+    "embedding": "diffcli.engine.plots.embedding:embedding",
+    "latents": "diffcli.engine.plots.scatter:latents",
+    "strips": "diffcli.engine.plots.strips:strips",
+    "condition": "diffcli.engine.plots.condition:condition",
+    "reconstructions": "diffcli.engine.plots.reconstructions:reconstructions",
+}  # each imported when it is drawn
 
 
 @hookimpl

@@ -28,7 +28,7 @@ class Sampler(ABC):
 
     def steps(self, process: Process) -> int:
         """Steps taken when none are asked for."""
-        return 50
+        return min(50, getattr(process, "nodes", None) or 50)
 
     def nfe(self, steps: int) -> int:
         """Network evaluations per image of a walk of `steps` steps."""

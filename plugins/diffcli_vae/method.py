@@ -47,6 +47,7 @@ class VAE(Method):
         self.config, self.space, self.network = config, space, model(inputs=channels, outputs=channels)
         self.register_buffer("latent_scale", torch.ones(()))
         self.register_buffer("latent_bound", torch.ones(()))
+        self.opened: tuple[VAESample, Tensor] | None = None  # what --latents named last
         self.latent_mean = math.nan  # of the mode, unscaled: it is logged, and never subtracted
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,7 +108,7 @@ class VAE(Method):
         if isinstance(options, VAESample) and options.prior:
             return batch
         if isinstance(options, VAESample) and options.latents is not None:
-            z = latents.read(options.latents, self.network.shape, latents.fingerprint(self))
+            z = self.given(options)
             return batch._replace(eps=z[items % len(z)].to(device))
         if isinstance(options, VAESample) and options.input is not None:
             files = inputs.listed(options.input)
@@ -117,6 +118,13 @@ class VAE(Method):
         data = held_out()
         items = items % len(data)
         return batch._replace(x=data.batch(items, items, self.space).x.to(device))
+
+    def given(self, options: VAESample) -> Tensor:
+        """The latents of --latents, read once for all batches that are drawn with these options."""
+        if self.opened is None or self.opened[0] is not options:
+            z = latents.read(Path(str(options.latents)), self.network.shape, latents.fingerprint(self))
+            self.opened = options, z
+        return self.opened[1]
 
     def trajectory(
         self, batch: Batch, shape: tuple[int, ...], sampler: Any, times: Tensor, wrap: Wrap, rng: Rng

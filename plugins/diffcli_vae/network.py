@@ -96,6 +96,12 @@ class KLAutoencoder(nn.Module):
         self.shape = (config.z, -(-height // f), -(-width // f))
         self.box = (-height % f // 2, -width % f // 2, height, width)  # of the picture inside the padded one
         self.encoder, self.decoder = Encoder(config, inputs), Decoder(config, outputs)
+        # What mixes the few channels of the latents begins as the identity. A random mix is often nearly singular, and the
+        # KL then closes a channel for good: on MNIST (kl_weight 1e-4, 16 channels) with one training seed of two, 23.0 dB
+        # in place of 25.6.
+        for mix in (self.encoder[-1], self.decoder[0]):
+            nn.init.dirac_(mix.weight)
+            nn.init.zeros_(mix.bias)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, C, H, W) -> (mean, logvar), each (B, *shape) in float32."""

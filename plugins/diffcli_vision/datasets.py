@@ -43,6 +43,11 @@ class Images:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def fixed(self) -> bool:
+        """Whether an item is the same picture in every epoch."""
+        return not self.flip
+
     def to(self, device: torch.device | str) -> Images:
         """Moves the images; returns self."""
         self.images = self.images.to(device)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from rich.console import Console
 
 import diffcli
+from commands import run
 from diffcli import recipe as recipes
 from diffcli.core.space import Latents
 from diffcli.engine import job as jobs
-from diffcli.engine.encoded import Encoded
+from diffcli.engine.encoded import Encoded, encoded
 from diffcli.engine.export import export
 from diffcli.engine.finished import encoding, finished
 from diffcli.engine.job import batch_of, losses_of, prepare
 from diffcli.engine.latents import with_autoencoder
 from diffcli.engine.rundir import find
+from diffcli.engine.train import train
 from diffcli.errors import RunError, UsageError
 
 SMALL = {"name": "kl-autoencoder", "channels": 8}
@@ -74,6 +79,17 @@ def test_a_missing_autoencoder_is_named_and_can_be_given(here, pair, monkeypatch
     assert torch.equal(before, again)
 
 
+def test_plots_take_the_autoencoder_that_is_given(here, pair, monkeypatch):
+    moved(here, pair, monkeypatch)
+    asked = ("eval", here / "rf", "--plot", "strips", "--samples", "2", "--steps", "2")
+    ran = run(*asked)
+    assert ran.code == 4 and "give the place where it lies now with --autoencoder" in ran.err
+    ran = run(*asked, "--autoencoder", here / "vae")
+    assert ran.code == 0, ran.err
+    told = json.loads((here / "rf" / "plots" / "strips.json").read_text())
+    assert told["autoencoder_sha256"] == diffcli.load(here / "vae", device="cpu").sha256
+
+
 def test_another_autoencoder_is_refused_and_both_are_named(here, tmp_path):
     other = diffcli.train({**VAE, "train": {**VAE["train"], "seed": 1}}, tmp_path / "other")
     theirs, mine = (diffcli.load(path, device="cpu").sha256[:12] for path in (other, here / "vae"))
@@ -81,27 +97,66 @@ def test_another_autoencoder_is_refused_and_both_are_named(here, tmp_path):
         diffcli.load(here / "rf", device="cpu", autoencoder=other)
 
 
-def test_an_autoencoder_that_was_trained_on_is_found_at_its_old_checkpoint(here):
-    """The hash is of a checkpoint; the run may have gone on since."""
-    sha256 = diffcli.load(here / "vae", device="cpu").sha256
-    before = diffcli.load(here / "rf", device="cpu", autoencoder=here / "vae").sample(2, steps=2)
-    last = here / "vae" / "checkpoints" / "step-00000004"
-    earlier = here / "vae" / "checkpoints" / "step-00000002"
-    shutil.rmtree(earlier)
-    shutil.copytree(last, earlier)  # as if training had gone on from the one that is known
-    manifest = json.loads((earlier / "manifest.json").read_text())
-    from diffcli.engine.manifest import seal
-
-    body = {key: value for key, value in manifest.items() if key != "seal"}
-    (earlier / "manifest.json").write_bytes(seal({**body, "step": 2}))
-    (last / "ema.safetensors").write_bytes(b"other weights")
-    model = diffcli.load(here / "rf", device="cpu", autoencoder=here / "vae")
-    assert model.encoder.sha256 == sha256
+def test_an_autoencoder_that_was_trained_on_is_found_at_its_old_checkpoint(here, tmp_path):
+    """The hash is of a checkpoint; the run may have gone on since. The model is sampled and trained as it was."""
+    known, run = diffcli.load(here / "vae", device="cpu").sha256, here / "vae"
+    before = diffcli.load(here / "rf", device="cpu", autoencoder=run).sample(2, steps=2)
+    later = diffcli.train({**VAE, "train": {**VAE["train"], "steps": 6}}, tmp_path / "later")
+    newer = run / "checkpoints" / "step-00000006"
+    shutil.copytree(later / "checkpoints" / newer.name, newer)  # as if it had gone on
+    assert diffcli.load(run, device="cpu").sha256 != known
+    model = diffcli.load(here / "rf", device="cpu", autoencoder=run)
+    assert model.encoder.sha256 == known
     assert torch.equal(model.sample(2, steps=2), before)
+    tables = latent(diffcli.load(here / "rf", device="cpu").recipe.tables(), run)
+    train(recipes.resolve(tables), resume=here / "rf", console=Console(quiet=True))
+    assert diffcli.load(here / "rf", device="cpu").encoder.sha256 == known
 
 
-def test_a_method_without_latents_is_no_autoencoder(here):
+def test_a_run_goes_on_where_its_autoencoder_lies_now(pair, here, monkeypatch, tmp_path):
+    """Resumed with the autoencoder at another place, it ends with the same bits."""
+    long = {**RF["train"], "steps": 4, "save_every": "2"}
+    whole = diffcli.train(latent({**RF, "train": long}, pair / "vae"), tmp_path / "whole")
+    cut = Path(shutil.copytree(whole, tmp_path / "cut"))
+    shutil.rmtree(cut / "checkpoints" / "step-00000004")
+    moved(here, pair, monkeypatch)
+    tables = latent(recipes.read(cut / "recipe.toml"), here / "vae")
+    train(recipes.resolve(tables), resume=cut, console=Console(quiet=True))
+    a, b = (diffcli.load(path, device="cpu", autoencoder=here / "vae") for path in (whole, cut))
+    assert a.sha256 == b.sha256
+
+
+def test_a_model_of_pixels_takes_no_autoencoder(pair, tmp_path):
+    run = diffcli.train({**RF, "train": {**RF["train"], "steps": 1}}, tmp_path / "pixels")
+    with pytest.raises(UsageError, match="does not live in latents"):
+        diffcli.load(run, device="cpu", autoencoder=pair / "vae")
     with pytest.raises(UsageError, match="encodes nothing"):
+        prepare(recipes.resolve(latent(RF, run)))
+
+
+@pytest.mark.parametrize("method", ["vae", "mdlm"])
+def test_only_numbers_of_their_own_live_in_latents(pair, method):
+    digits = {"dataset": {"name": "digits", "size": 8}}
+    with pytest.raises(UsageError, match=f"{method} cannot live in latents"):
+        prepare(recipes.resolve({**digits, "method": {"name": method}, "train": {"autoencoder": str(pair / "vae")}}))
+
+
+@pytest.mark.parametrize("lie", ["no hash", "no autoencoder"])
+def test_a_latent_model_that_names_no_autoencoder_is_refused(pair, tmp_path, lie):
+    """Nothing it could be decoded by is trusted: neither any run that lies there, nor an untrained one."""
+    folder = export(pair / "rf", tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["autoencoder"] = None
+    if lie == "no autoencoder":
+        config["recipe"] = {**config["recipe"], "method": {"name": "ldm", "cond": "none"}}
+        del config["recipe"]["train"]["autoencoder"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RunError, match="autoencoder it lives in"):
+        diffcli.load(folder, device="cpu")
+
+
+def test_a_latent_model_is_no_autoencoder(here):
+    with pytest.raises(UsageError, match="lives in latents itself"):
         prepare(recipes.resolve(latent(RF, here / "rf")))
 
 
@@ -140,8 +195,6 @@ def test_data_encoded_once_are_the_data(pair):
 def test_mirrored_data_are_not_encoded_once(pair):
     job = prepare(recipes.resolve(latent(RF, pair / "vae")))
     job.held_out.dataset.flip = True
-    from diffcli.engine.encoded import encoded
-
     assert encoded(job.held_out.dataset, job.assembly.space, job.device, True) is job.held_out.dataset
 
 
@@ -152,6 +205,12 @@ def test_the_autoencoder_is_frozen(pair):
     assert not inside.training
     assert not any(p.requires_grad or id(p) in mine for p in inside.parameters())
     assert not any("autoencoder" in name for name in job.method.state_dict())
+
+
+def larger(recipe: recipes.Recipe) -> dict:
+    """The parts, with digits of another size."""
+    data = recipe.parts["dataset"]
+    return {**recipe.parts, "dataset": replace(data, config=replace(data.config, size=16))}
 
 
 class Trainer:
@@ -196,8 +255,35 @@ def test_the_recipe_of_an_autoencoder_is_trained_once(tmp_path, monkeypatch):
     assert [found.path.resolve() for found in finished(wanted)] == [Path(first)]
     (Path(first) / "summary.json").unlink()
     assert not list(finished(wanted))
+    with pytest.raises(UsageError, match=r"1x8x8.*1x16x16"):  # before anything is trained
+        with_autoencoder(replace(recipe, parts=larger(recipe)), train, said.append)
+    assert len(train.asked) == 1
     assert encoding(recipes.resolve(latent(RF, tmp_path))) is None
     assert encoding(recipes.resolve(RF)) is None
+
+
+def test_an_autoencoder_of_other_files_is_not_taken(tmp_path, monkeypatch):
+    """A data set that is read from a path is another one where the path is another."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        for k in range(24):
+            Image.linear_gradient("L").rotate(15 * k).resize((8, 8)).save(tmp_path / name / f"{k}.png")
+    tables = {
+        **VAE,
+        "train": {"steps": 2, "batch_size": 4},
+        "dataset": {"name": "folder", "path": "one", "size": 8, "color": "grey"},
+    }
+    run = diffcli.train(tables, tmp_path / "runs" / "vae" / "first")
+    assert [found.path.resolve() for found in finished(recipes.resolve(tables))] == [run]
+    assert not list(finished(recipes.resolve(recipes.overlay(tables, {"dataset": {"path": "two"}}))))
+
+
+def test_a_recipe_that_names_itself_is_refused(tmp_path):
+    file = tmp_path / "self.toml"
+    file.write_text(recipes.dumps(recipes.resolve(latent(RF, file))))
+    with pytest.raises(UsageError, match="lives in latents itself"):
+        with_autoencoder(recipes.resolve(recipes.read(file)), Trainer(tmp_path), print)
 
 
 def test_the_trial_batch_leaves_no_trace_in_buffers(pair, monkeypatch):

@@ -12,14 +12,15 @@ from PIL import Image
 
 from diffcli import recipe as recipes
 from diffcli.core.parameterization import eps as of_eps
-from diffcli.engine import listening
 from diffcli.engine.assemble import Facts, assemble, open_data
-from diffcli.engine.condition import CONVENTION, condition, constant, draws, refuse
 from diffcli.engine.evaluate import Bench
-from diffcli.engine.load import Model, load
+from diffcli.engine.load import Model, load, overlay
+from diffcli.engine.plots import listening
+from diffcli.engine.plots.condition import CONVENTION, condition, constant, draws, panels, refuse
 from diffcli.errors import UsageError
 from diffcli.nn.blocks import CrossAttention
 from diffcli.nn.embedding import LabelEmbedding
+from diffcli.recipe import Recipe
 
 FORMS = {"concat": "unet-concat", "cross-attention": "unet-cross", "embedding": "unet"}
 
@@ -31,7 +32,11 @@ def bench(form: str, *, method: str = "ldm", cond: str = "label") -> Bench:
         "model": {"name": FORMS[form], "channels": 8, "multipliers": [1, 2]},
         "schedule": {"name": "scaled-linear", "timesteps": 10},
     }
-    recipe = recipes.resolve(tables)
+    return untrained(recipes.resolve(tables))
+
+
+def untrained(recipe: Recipe) -> Bench:
+    """A model of a recipe, a sample a class."""
     facts = Facts.of(open_data(recipe, "train"))
     made = assemble(recipe, facts)
     method = made.method.eval().requires_grad_(False)
@@ -158,3 +163,51 @@ def test_what_has_no_classes_is_refused(filled) -> None:
     model = load(filled / "pictures")
     with pytest.raises(UsageError, match="--plot condition is of gaussian methods, but fill is none"):
         refuse(Bench(model, model.recipe, model.recipe.evaluation({})))
+
+
+def with_variance(**tables: object) -> Bench:
+    """An untrained iddpm with ten steps in its table, which is drawn with ddim."""
+    small = {"name": "biggan-unet", "channels": 8, "multipliers": [1, 2], "attention": [0, 1]}
+    data, schedule = {"name": "digits", "size": 8}, {"name": "cosine", "timesteps": 10}
+    it = untrained(recipes.resolve({"model": small, "dataset": data, "schedule": schedule, **tables}))
+    it.recipe = overlay(it.model.recipe, {"name": "ddim"}, {})
+    it.options = replace(it.recipe.evaluation({}), per_class=1, label="3")
+    return it
+
+
+@pytest.mark.parametrize(
+    ("tables", "variance"),
+    [
+        ({"method": {"name": "iddpm"}}, "learned"),
+        ({"method": {"name": "iddpm", "objective": "simple", "variance": "large"}}, "large"),
+        ({"method": {"name": "iddpm"}, "sampler": {"name": "ancestral", "variance": "small"}}, "small"),
+    ],
+)
+def test_each_panel_takes_the_sampler_of_the_run(tables: dict, variance: str) -> None:
+    """With the variance that is trained, or that the run's own recipe says, whatever --sampler names."""
+    it = with_variance(**tables)
+    refuse(it)
+    told = {name: one.facts["sampler"] for name, one in panels(it).items()}
+    assert [one.get("variance") for one in told.values()] == [None, *[variance] * 3]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"steps": 5},
+        {"spacing": "uniform"},
+        {"rho": 5.0},
+        {"guidance_scale": 2.0},
+        {"guidance_interval": (0.2, 0.8)},
+        {"clip": 0.5},
+    ],
+)
+def test_what_the_panels_say_themselves_is_refused(given: dict) -> None:
+    """It would change nothing, and yet stand in the command; what the recipe of the run says is no flag."""
+    it, (key,) = with_variance(method={"name": "iddpm"}), given
+    refuse(it)
+    it.options = replace(it.options, **given)
+    with pytest.raises(UsageError, match=f"--plot condition has its own --{key.replace('_', '-')}; leave it out"):
+        refuse(it)
+    it.recipe = replace(it.recipe, sample=replace(it.recipe.sample, **given))
+    refuse(it)

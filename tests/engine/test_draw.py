@@ -156,7 +156,7 @@ def test_help_says_how_many() -> None:
 
 
 def test_pairs_come_with_a_glance_of_sixty_four(sample: Callable[..., Path]) -> None:
-    folder = sample("out", "--pairs", "70", "--steps", "1", "--columns", "8")
+    folder = sample("out", "--pairs", "70", "--samples", "70", "--steps", "1", "--columns", "8")
     assert names(folder) == ["grid.png", "pairs.safetensors", "profile.json"]
     with Image.open(folder / "grid.png") as picture:
         assert picture.size == (8 * 50 + 2, 8 * 50 + 2)

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import torch
+
+from diffcli.core.random import Rows
+from diffcli.engine.explain import Silent
+from diffcli.samplers.ddim import Ancestral
+from diffcli.samplers.grid import grid
+from diffcli.schedules import CosineOptions
+from diffcli.schedules.gaussian import cosine
 
 NAMES = ["unmask", "first-hitting", "confidence", "remdm"]
 
@@ -30,6 +38,14 @@ def test_the_formulas_are_in_words(filled, cli):
     for words in ("(1 - alpha_s)/(1 - alpha_t)", "SUBS", "none (scale 1)", "rate", "loglinear"):
         assert words in ran.out
     assert "logsnr" not in ran.out
+
+
+def test_a_learned_variance_can_be_explained():
+    """Whatever the sampler reads of a prediction is there without a network."""
+    process = cosine(CosineOptions(timesteps=5), None)
+    rng, times = Rows(0, torch.arange(2), 2), grid(process, 5)
+    walk = list(Ancestral("learned").trajectory(Silent(process), torch.ones(2, 1, 4, 4), times, cond={}, rng=rng))
+    assert len(walk) == 5
 
 
 def test_what_does_not_fit_is_refused(filled, cli):

@@ -11,7 +11,7 @@ from commands import Ran, run
 from diffcli.engine import images
 from diffcli.engine.evaluate import Bench
 from diffcli.engine.load import load
-from diffcli.engine.neighbors import NEAR, SHOWN, neighbors
+from diffcli.engine.plots.neighbors import NEAR, SHOWN, neighbors
 from diffcli.engine.sample import Samples
 from diffcli.errors import UsageError
 

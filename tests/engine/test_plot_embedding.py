@@ -13,9 +13,9 @@ import torch
 
 from commands import run
 from diffcli.engine import plots
-from diffcli.engine.embedding import embedding, needed, pca, tsne, umap
 from diffcli.engine.evaluate import Bench
 from diffcli.engine.load import load
+from diffcli.engine.plots.embedding import embedding, needed, pca, tsne, umap
 from diffcli.engine.sample import Samples
 from diffcli.errors import UsageError
 from diffcli.metrics.projection import principal

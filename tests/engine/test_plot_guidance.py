@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 
 from commands import TINY, run
-from diffcli.engine import guidance as plot
-from diffcli.engine.curves import Curve, curves, table
 from diffcli.engine.evaluate import Bench
-from diffcli.engine.guidance import Sweep, across, diversity, grid, judged, sweep
 from diffcli.engine.load import Model, load, overlay
+from diffcli.engine.plots import guidance as plot
+from diffcli.engine.plots.curves import Curve, curves, table
+from diffcli.engine.plots.guidance import Sweep, across, diversity, grid, judged, sweep
 from diffcli.engine.sample import Samples, sample
+from diffcli.errors import UsageError
 
 CHEAP = ("--steps", "2", "--per-class", "2", "--scales", "0,1,3")
 
@@ -181,6 +182,25 @@ def test_what_has_no_classes_is_refused_before_anything_is_drawn(filled: Path, t
     assert ran.code == 2 and "--plot guidance is of pictures, but" in ran.err
     ran = run("eval", trained / "runs" / "rf", trained / "runs" / "rf", "--plot", "guidance", "--label", "10")
     assert ran.code == 2 and "--label 10 is no class" in ran.err
+
+
+def test_a_scale_holds_at_all_times(trained: Path) -> None:
+    """Outside of an interval the class is told at w = 0 too; and --scales says the scales, not --guidance-scale."""
+    model = load(trained / "runs" / "rf")
+    with pytest.raises(UsageError, match=r"at all times: outside of --guidance-interval"):
+        plot.refuse(bench(model, guidance_interval=(0.2, 0.8)))
+    plot.refuse(bench(model, guidance_interval=(0.0, 1.0)))
+    with pytest.raises(UsageError, match="--plot guidance has its own --guidance-scale; leave it out"):
+        plot.refuse(bench(model, guidance_scale=3.0))
+    recipe = overlay(model.recipe, None, {"guidance_scale": 3.0})
+    plot.refuse(Bench(model, recipe, recipe.evaluation({})))
+
+
+def test_samples_tell_when_guidance_acted(trained: Path) -> None:
+    model = load(trained / "runs" / "rf")
+    for asked, told in (({}, None), ({"guidance_interval": [0.2, 0.8]}, [0.2, 0.8])):
+        recipe = overlay(model.recipe, None, {"samples": 1, "steps": 2, "guidance_scale": 2.0, **asked})
+        assert sample(model, recipe.sample, recipe.parts["sampler"]).facts["guidance_interval"] == told
 
 
 def test_curves_show_what_they_are_given() -> None:

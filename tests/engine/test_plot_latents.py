@@ -14,8 +14,8 @@ from commands import run
 from diffcli.core.space import Latents, Pixels
 from diffcli.engine.evaluate import Bench
 from diffcli.engine.load import Model, load
+from diffcli.engine.plots.scatter import CLASSES, GREY, STEPS, averaged, by_class, latents, legend, window
 from diffcli.engine.sample import Samples
-from diffcli.engine.scatter import CLASSES, GREY, STEPS, averaged, classes, latents, legend, window
 from diffcli.errors import UsageError
 from diffcli.metrics.projection import principal
 
@@ -104,7 +104,7 @@ def test_a_class_has_one_colour() -> None:
     label = torch.tensor([3, 11, 3, 0])
     figure = Figure()
     panel = figure.subplots()
-    classes(panel, torch.arange(8.0).view(4, 2), label, names)
+    by_class(panel, torch.arange(8.0).view(4, 2), label, names)
     cloud = next(one for one in panel.collections if len(one.get_offsets()) == 4)
     colors = {tuple(at): to_hex(c) for at, c in zip(cloud.get_offsets().tolist(), cloud.get_facecolor(), strict=True)}
     wanted = {(0.0, 1.0): CLASSES[3], (2.0, 3.0): CLASSES[1], (4.0, 5.0): CLASSES[3], (6.0, 7.0): CLASSES[0]}
@@ -112,7 +112,7 @@ def test_a_class_has_one_colour() -> None:
     legend(figure, panel)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["class 0", "class 3", "class 11"]
     panel = figure.subplots()
-    classes(panel, torch.zeros(30, 2), torch.arange(30), list(map(str, range(30))))
+    by_class(panel, torch.zeros(30, 2), torch.arange(30), list(map(str, range(30))))
     legend(figure, panel)
     assert len(figure.legends) == 1, "thirty names are not read"
 

@@ -9,11 +9,11 @@ import pytest
 
 from commands import run
 from diffcli.engine import images
-from diffcli.engine import strips as plot
 from diffcli.engine.evaluate import Bench
 from diffcli.engine.load import load, overlay
+from diffcli.engine.plots import strips as plot
+from diffcli.engine.plots.strips import strips
 from diffcli.engine.sample import sample
-from diffcli.engine.strips import strips
 
 
 def seen(monkeypatch: pytest.MonkeyPatch, it: Bench) -> dict:

@@ -179,6 +179,15 @@ def test_shipped_recipes_resolve_and_say_what_they_reach() -> None:
         assert path.read_text().startswith("# "), name
 
 
+@pytest.mark.parametrize("method", ["iddpm", "ldm"])
+def test_a_table_shorter_than_the_methods_own_steps_is_walked_whole(method: str) -> None:
+    for entries, steps, want in ((50, None, 50), (1000, None, 100), (50, 100, 100)):
+        asked = {} if steps is None else {"sample": {"steps": steps}}  # as given: sampling refuses more than there are
+        made = resolve({"method": {"name": method}, "schedule": {"timesteps": entries}, **asked})
+        assert made.sample.steps == want
+        assert resolve(made.tables()) == made
+
+
 def test_an_unknown_recipe_has_a_near_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe, "shipped", lambda: {"rf-mnist": tmp_path / "rf-mnist.toml"})
     with pytest.raises(

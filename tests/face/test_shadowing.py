@@ -7,7 +7,7 @@ import pytest
 from diffcli.errors import PluginError
 from diffcli.hooks import check
 from diffcli.metrics import MEASURES, PLOTS
-from diffcli.plugin import NoOptions, Spec, opt
+from diffcli.plugin import NoOptions, Spec, load, opt
 
 
 @pytest.mark.parametrize("name", MEASURES)
@@ -26,9 +26,15 @@ def test_a_plot_of_its_own_has_another_name(name: str) -> None:
 
 
 def test_the_names_are_those_of_the_engine() -> None:
-    from diffcli.engine import measures, plots
+    from diffcli.engine import measures
 
-    assert tuple(measures.MEASURES) == MEASURES and tuple(plots.PLOTS) == PLOTS
+    assert tuple(measures.MEASURES) == MEASURES
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_a_plot_of_any_method_is_called_as_it_is_named(name: str) -> None:
+    made = load(PLOTS[name])
+    assert callable(made) and made.__name__ == name
 
 
 def test_an_extractor_takes_no_options() -> None:

@@ -13,10 +13,11 @@ from torch import nn
 from commands import TINY, run
 from diffcli import recipe as recipes
 from diffcli.core.denoiser import Counted, Guided
-from diffcli.core.method import Batch
+from diffcli.core.method import Batch, Preview
 from diffcli.core.process import expand
 from diffcli.core.random import Blocks, Rows
 from diffcli.core.space import Pixels
+from diffcli.engine import preview
 from diffcli.engine import walk as walks
 from diffcli.engine.assemble import Facts, assemble
 from diffcli.engine.load import Model
@@ -322,3 +323,20 @@ def test_the_null_class_can_be_asked_for():
     assert (drawn["3"].x - null.x).abs().max() > 1e-4
     with pytest.raises(UsageError, match="--label none is no class"):
         sample(model, replace(o, label="3,none"), part)
+
+
+def test_the_null_class_is_not_guided(monkeypatch):
+    """A scale that nobody asked for is 1 there, and costs nothing; one that was asked for is refused."""
+    model = model_of(build(sample={"samples": 3, "steps": 4}))
+    part, o = model.recipe.parts["sampler"], replace(model.recipe.sample, label="none")
+    assert o.guidance_scale == 3
+    drawn = sample(model, o, part)
+    assert (drawn.nfe, drawn.facts["guidance_scale"]) == (4, 1)
+    assert torch.equal(sample(model, replace(o, guidance_scale=1.0), part).x, drawn.x)
+    for scale in (0.0, 4.0):
+        with pytest.raises(UsageError, match=f"--guidance-scale {scale:g} leads from the null class"):
+            sample(model, replace(o, guidance_scale=scale), part)
+    monkeypatch.setattr(model.method, "preview", lambda: Preview(sample={"guidance_scale": 2.0}))
+    never = replace(model, recipe=replace(model.recipe, sample=o))
+    assert preview.settings(never).sample.guidance_scale == 1 and preview.settings(model).sample.guidance_scale == 2
+    preview.plan(never, None)

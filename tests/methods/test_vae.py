@@ -69,6 +69,15 @@ def test_parameters_of_the_reference_networks(shape, z, encoder, decoder):
     assert encoder + decoder in (9_817_375, 9_833_575, 9_917_779)
 
 
+@pytest.mark.parametrize("z", [1, 2, 4])
+def test_no_channel_of_the_latents_is_closed_at_the_start(z):
+    """The 1x1 convolutions on both sides of the latents begin as the identity, so no mix of channels is singular."""
+    network = vae(latent_channels=z).network
+    for mix, channels in ((network.encoder[-1], 2 * z), (network.decoder[0], z)):
+        x = normal(2, channels, 3, 3)
+        assert torch.equal(mix(x), x)
+
+
 def test_kl_of_known_gaussians():
     zero, one = torch.zeros(3, 2, 4, 4), torch.ones(3, 2, 4, 4)
     assert float(divergence(zero, zero).abs().max()) < 1e-6

@@ -3,66 +3,38 @@
 from __future__ import annotations
 
 import json
-import re
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
-from commands import DIGITS, TINY, run
+from commands import DIGITS, TINY
+from diffcli.engine import preview
 from diffcli.engine.assemble import open_data
 from diffcli.engine.load import load
-from diffcli_vae import VAESample
 from diffcli_vae.latents import fingerprint
 
-LATENTS = (2, 2, 2)
 
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    """A folder with run/, a vae trained for four steps on digits, and pictures/ of three colours."""
-    folder = tmp_path_factory.mktemp("vae")
-    ran = run("train", "vae", *DIGITS, *TINY, "--output", folder / "run")
-    assert ran.code == 0, ran.err
-    (folder / "pictures").mkdir()
-    for k in range(3):
-        Image.new("RGB", (20, 30), (100 * k,) * 3).save(folder / "pictures" / f"{k}.png")
-    return folder
-
-
-@pytest.fixture
-def vae(home, cli, tmp_path):
-    """`diffcli sample` of a copy of the run, with the pictures beside it, into `drawn`."""
-    shutil.copytree(home, tmp_path, dirs_exist_ok=True)
-
-    def sample(*argv: object, output: str = "drawn"):
-        return cli("sample", "run", *argv, "--output", output)
-
-    return sample
-
-
-def test_training_leaves_reconstructions_latents_and_statistics(home):
+def test_training_leaves_reconstructions_latents_and_statistics(vae_home):
     """Rows of given and made, the scatter of latents beside them, and the scale both in the weights and in the summary."""
-    left = {path.name for path in (home / "run" / "samples").iterdir()}
+    left = {path.name for path in (vae_home / "run" / "samples").iterdir()}
     assert {"final.png", "final-latents.png"} <= left
-    assert not (home / "run" / "trajectory").exists()  # there is no way to show
-    summary = json.loads((home / "run" / "summary.json").read_text())
-    method = load(home / "run").method
+    assert not (vae_home / "run" / "trajectory").exists()  # there is no way to show
+    summary = json.loads((vae_home / "run" / "summary.json").read_text())
+    method = load(vae_home / "run").method
     for name in ("latent_scale", "latent_bound"):
         assert summary[name] == pytest.approx(float(getattr(method, name)), rel=1e-6) != 1
     assert abs(summary["latent_mean"]) < 100
-    logged = json.loads((home / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    logged = json.loads((vae_home / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert {"loss", "rec", "kl"} <= logged.keys()
 
 
-def test_a_loaded_model_encodes_as_it_did(home):
+def test_a_loaded_model_encodes_as_it_did(vae_home):
     """Save and load to the bit, buffers too; the statistics are of the averaged weights and of all training images."""
-    one, two = (load(home / "run").method for _ in range(2))
-    data = open_data(load(home / "run").recipe, "train")
+    one, two = (load(vae_home / "run").method for _ in range(2))
+    data = open_data(load(vae_home / "run").recipe, "train")
     items = torch.arange(len(data))
     x = data.batch(items, items, one.space).x
     with torch.no_grad():
@@ -73,69 +45,19 @@ def test_a_loaded_model_encodes_as_it_did(home):
     assert fingerprint(one) == fingerprint(two)
 
 
-def test_held_out_images_are_reconstructed_in_their_order(vae):
-    """Image i for sample i, and from the first again where more are asked for; nothing is random."""
-    assert vae("--samples", "361").code == 0
-    profile = json.loads(Path("drawn/profile.json").read_text())
-    assert profile["nfe"] == 0 and profile["steps"] is None and profile["sampler"] is None
-    model = load("run")
-    data = open_data(model.recipe, "test")
-    items = torch.tensor([0, 1, 358, 0, 1])
-    x = data.batch(items, items, model.space).x
-    with torch.no_grad():
-        wanted = model.method.decode(model.method.encode(x))
-    found = model.sample(361)[[0, 1, 358, 359, 360]]
-    assert torch.allclose(found, wanted.clamp(-1, 1), atol=1e-5)
+def test_previews_show_latents_of_their_own_scale(cli, monkeypatch):
+    """Before the first checkpoint, too: s of the averaged weights, by which all training images deviate by 1."""
+    seen = []
 
+    def plots(bench, stem):
+        items = torch.arange(len(bench.train))
+        with torch.no_grad():
+            z = bench.model.method.encode(bench.train.batch(items, items, bench.model.space).x)
+        seen.append(float(z.double().std(correction=0)))
 
-def test_files_are_reconstructed_one_sample_each(vae):
-    """As many samples as files, in their order, each resized to the model's own 1x8x8."""
-    drawn = []
-    for k, text in enumerate(("pictures", "pictures/*.png", "pictures/0.png,pictures/1.png,pictures/2.png")):
-        ran = vae("--input", text, output=f"drawn{k}")
-        assert ran.code == 0, ran.err
-        assert json.loads(Path(f"drawn{k}/profile.json").read_text())["samples"] == 3
-        drawn.append([path.read_bytes() for path in sorted(Path(f"drawn{k}/images").iterdir())])
-    assert len(drawn[0]) == 3 and drawn[0] == drawn[1] == drawn[2]
-    method = load("run").method
-    x = (torch.tensor([0.0, 100.0, 200.0]) / 127.5 - 1)[:, None, None, None].expand(3, 1, 8, 8)
-    assert vae("--input", "pictures", "--keep-latents", output="kept").code == 0
-    with torch.no_grad():
-        assert torch.allclose(load_file("kept/latents.safetensors")["z"], method.encode(x), atol=1e-5)
-
-
-def test_kept_latents_decode_to_the_same_images(vae):
-    assert vae("--samples", "5", "--keep-latents", output="first").code == 0
-    ran = vae("--latents", "first/latents.safetensors", output="second")
-    assert ran.code == 0, ran.err
-    assert json.loads(Path("second/profile.json").read_text())["samples"] == 5
-    z = load_file("first/latents.safetensors")["z"]
-    assert z.shape == (5, *LATENTS)
-    model = load("run")
-    assert torch.equal(model.sample(latents="first/latents.safetensors"), model.sample(5))
-
-
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        (
-            lambda z, meta: ({"z": z[:, :1].contiguous()}, meta),
-            r"holds latents of \(1, 2, 2\), but this model's are \(2, 2, 2\)",
-        ),
-        (lambda z, meta: ({"z": z / 0}, meta), "not finite"),
-        (lambda z, meta: ({"z": z.double()}, meta), "holds no float32 z"),
-        (lambda z, meta: ({"x": z}, meta), "holds no float32 z"),
-        (lambda z, meta: ({"z": z}, {**meta, "autoencoder": "0" * 64}), "of another autoencoder"),
-        (lambda z, meta: ({"z": z}, {}), "of another autoencoder"),
-    ],
-)
-def test_latents_that_are_not_its_own_are_refused(vae, change, why):
-    z, meta = torch.ones(2, *LATENTS), {"autoencoder": fingerprint(load("run").method)}
-    tensors, meta = change(z, meta)
-    save_file(tensors, "made.safetensors", meta)
-    ran = vae("--latents", "made.safetensors")
-    assert ran.code == 3 and "made.safetensors" in ran.err
-    assert re.search(why, ran.err), ran.err
+    monkeypatch.setattr(preview, "plots", plots)
+    ran = cli("train", "vae", *DIGITS, *TINY, "--sample-every", "2", "--save-every", "0", "--output", "run")
+    assert ran.code == 0 and seen == pytest.approx([1, 1], abs=1e-3), ran.err
 
 
 def test_what_cannot_go_together_or_is_not_there_is_refused(vae):
@@ -153,20 +75,6 @@ def test_what_cannot_go_together_or_is_not_there_is_refused(vae):
         ran = vae(*argv)
         assert ran.code == code and why in ran.err and ran.err.count("\n") <= 2, (argv, ran.err)
         assert not Path("drawn").exists()
-
-
-def test_the_prior_is_decoded_and_depends_on_the_seed(vae):
-    assert vae("--prior", "--samples", "3").code == 0
-    model = load("run")
-    x = model.sample(3, prior=True)
-    assert torch.equal(x, model.sample(3, prior=True)) and not torch.equal(x, model.sample(3, prior=True, seed=1))
-    assert torch.allclose(x[:2], model.sample(3, prior=True, batch_size=2)[:2], atol=1e-5)
-
-
-def test_input_that_has_gone_does_not_make_a_recipe_unreadable():
-    """The number of samples follows the files where there are any; sampling says what is missing."""
-    assert VAESample(input="nothing.png").samples == VAESample().samples
-    assert VAESample(latents=Path("nothing")).samples == VAESample().samples
 
 
 def test_measures_and_the_worst_reconstructions(vae, cli):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from diffcli import recipe as recipes
+from diffcli.core.method import Batch
 from diffcli.core.space import Pixels
 from diffcli.engine.assemble import open_data
+from diffcli.engine.reconstructions import pairs
 from diffcli.metrics.reconstruction import Components, psnr, ssim, window
 
 
@@ -30,6 +33,14 @@ def test_mean_psnr_is_not_the_psnr_of_the_mean():
     """-log is convex: the mean over images is above that of the mean error, unless all errors are equal."""
     x, y = pictures(20, 1, 8, 8), pictures(20, 1, 8, 8, seed=1) * torch.linspace(0, 1, 20)[:, None, None, None]
     assert float(psnr(x, y).mean()) > -10 * math.log10(float((x - y).double().square().mean()))
+
+
+def test_what_lies_outside_of_an_image_is_clamped_before_it_is_measured():
+    """White that came back as 3 is white."""
+    given, made = torch.ones(2, 1, 2, 2), torch.tensor([3.0, 0.0])[:, None, None, None].expand(2, 1, 2, 2)
+    bench = SimpleNamespace(samples=SimpleNamespace(given=Batch(torch.arange(2), given), x=made))
+    x, y = pairs(bench)
+    assert torch.equal(x, torch.ones(2, 1, 2, 2)) and y[:, 0, 0, 0].tolist() == [1.0, 0.5]
 
 
 def by_hand(x: np.ndarray, y: np.ndarray, side: int) -> float:

@@ -6,6 +6,7 @@ import torch
 from diffcli.core.process import MaskedProcess
 from diffcli.engine.bench_errors import FAMILIES, case, error, walk
 from diffcli.errors import UsageError
+from diffcli.registry import registry
 from diffcli.samplers.grid import grid, levels
 from diffcli.samplers.unipc import UniPC
 from diffcli.schedules import CosineOptions, LinearOptions
@@ -36,6 +37,14 @@ def test_a_table_gives_distinct_entries_that_start_at_the_last(steps):
         nodes = grid(TABLE, steps, spacing)[:-1] * 1000
         assert torch.allclose(nodes, nodes.round(), atol=1e-9) and len(set(nodes.round().tolist())) == steps
         assert spacing == "leading" or nodes[0] == 1000
+
+
+def test_no_sampler_takes_more_steps_of_its_own_than_a_table_has():
+    short = cosine(CosineOptions(timesteps=7), None)
+    for spec in registry().specs("sampler").values():
+        if spec.family == "gaussian":
+            sampler = spec.load()(spec.config())
+            assert sampler.steps(short) <= 7 and 20 <= sampler.steps(Rectified()) <= 1000, spec.name
 
 
 def test_the_published_entries():

@@ -16,12 +16,13 @@ from torch import Tensor
 from diffcli.engine import images
 from diffcli.engine.compare import labels
 from diffcli.engine.compared import REFERENCE, classes
-from diffcli.engine.curves import Curve, curves, table
 from diffcli.engine.measures import TRUSTED, judges
-from diffcli.engine.plots import Drawn
-from diffcli.engine.refusals import conditional
+from diffcli.engine.plots.curves import Curve, curves, table
+from diffcli.engine.plots.drawn import Drawn
+from diffcli.engine.plots.sheet import said, sheet
+from diffcli.engine.refusals import conditional, settled
 from diffcli.engine.sample import Samples, sample, wishes
-from diffcli.engine.sheet import said, sheet
+from diffcli.engine.walk import interval
 from diffcli.errors import UsageError
 from diffcli.metrics.neighbors import VOTERS, vote
 
@@ -46,10 +47,16 @@ class Sweep(NamedTuple):
 
 
 def refuse(bench: Bench) -> None:
-    """UsageError for texts, and where the model knows no classes."""
+    """UsageError for texts, where the model knows no classes, and for guidance that is not one of --scales at all times."""
     if bench.model.facts.alphabet:
         raise UsageError(f"--plot guidance is of pictures, but {bench.model.where} is of text; leave it out")
     conditional(bench, "--plot guidance")
+    settled(bench, "guidance", ["guidance_scale"])
+    if interval(bench.options) != (0, 1):
+        raise UsageError(
+            "--plot guidance is of guidance at all times: outside of --guidance-interval the class is told at w = 0 too; "
+            "leave it out, or give 0,1"
+        )
     draws(bench)
 
 
@@ -140,7 +147,7 @@ def judged(bench: Bench, found: Sweep) -> list[Curve]:
         real = float((classes(extractor, test) == test_label).double().mean())
         if real >= TRUSTED:
             told = torch.stack([classes(extractor, one.x.clamp(-1, 1)) for one in found.drawn])
-            return [share(f"accuracy[{extractor.name}]", told, found, real)]
+            return [tally(f"accuracy[{extractor.name}]", told, found, real)]
     k = bench.options.neighbors or VOTERS
     train, label = bench.real(bench.train, bench.options.reference)
     if len(train) < k:
@@ -149,10 +156,10 @@ def judged(bench: Bench, found: Sweep) -> list[Curve]:
     real = float((tell(test) == test_label).double().mean())
     if real < TRUSTED:
         return []
-    return [share(f"agreement[{k}nn]", torch.stack([tell(one.x.clamp(-1, 1)) for one in found.drawn]), found, real)]
+    return [tally(f"agreement[{k}nn]", torch.stack([tell(one.x.clamp(-1, 1)) for one in found.drawn]), found, real)]
 
 
-def share(name: str, told: Tensor, found: Sweep, real: float) -> Curve:
+def tally(name: str, told: Tensor, found: Sweep, real: float) -> Curve:
     """Of answers (scales, samples), by scale and class."""
     hits = told == torch.stack([one.label for one in found.drawn])  # type: ignore[misc]
     values = hits.double().unflatten(1, (found.x.shape[2], -1)).mean(1)  # (scales, classes)

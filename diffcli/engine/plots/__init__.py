@@ -1,58 +1,37 @@
-"""What `diffcli eval RUN --plot NAME` draws: pictures of any method, and of a method's own, `Spec.plots`."""
+"""What `diffcli eval RUN --plot NAME` draws: of any method diffcli.metrics.PLOTS, of a method's own Spec.plots."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from PIL import Image
 from rich.console import Console
 
-from diffcli.engine import images, records
+from diffcli.engine import records
 from diffcli.engine.compare import labels, refuse_other_data
 from diffcli.engine.draw import fresh, vacant
-from diffcli.engine.evaluate import Bench
-from diffcli.engine.files import acting, dump_json, durable, room
-from diffcli.engine.load import read
+from diffcli.engine.evaluate import Bench, benched
+from diffcli.engine.files import room
+from diffcli.engine.plots.drawn import Drawn, keep
 from diffcli.engine.progress import Bar
 from diffcli.engine.refusals import refuse
-from diffcli.engine.report import STYLE, save
 from diffcli.engine.rundir import CLOCK, Found, find
 from diffcli.engine.sample import wishes
 from diffcli.errors import PluginError, UsageError, show
+from diffcli.metrics import PLOTS
 from diffcli.plugin import Spec, load
 from diffcli.recipe import Recipe
 from diffcli.sections import EvalOptions
 
-
-class Drawn(NamedTuple):
-    """What a plot gives where it is more than one PIL image.
-
-    pictures: stem of a file -> PIL image, or matplotlib Figure, which is kept as PNG and as PDF of vectors; facts: the
-    numbers behind them, as plain JSON; what people read of them may stand there as lines under "text".
-    """
-
-    pictures: Mapping[str, Any]
-    facts: Mapping[str, Any] = {}
-
-
+# A plot may have attributes: refuse(bench), which raises before anything costs time, and draws(bench), how many samples
+# it draws.
 Plot = Callable[[Bench], Any]
-# Of any method, each imported when it is drawn. The names are those of diffcli.metrics.PLOTS. A plot may have attributes:
-# refuse(bench), which raises before anything costs time, and draws(bench), how many samples it draws.
-PLOTS: dict[str, str] = {
-    "neighbors": "diffcli.engine.neighbors:neighbors",
-    "guidance": "diffcli.engine.guidance:guidance",
-    "embedding": "diffcli.engine.embedding:embedding",
-    "latents": "diffcli.engine.scatter:latents",
-    "strips": "diffcli.engine.strips:strips",
-    "condition": "diffcli.engine.condition:condition",
-    "reconstructions": "diffcli.engine.reconstructions:reconstructions",
-}
 # Of several runs of one data set: called with (benches, what the plot drew of each), gives a Drawn.
-BESIDE: dict[str, str] = {"guidance": "diffcli.engine.guidance:beside"}
+BESIDE: dict[str, str] = {"guidance": "diffcli.engine.plots.guidance:beside"}
 
 
 def plot(
@@ -68,9 +47,7 @@ def plot(
     for one, (_, recipe, _) in zip(found, runs, strict=True):
         known(recipe.spec, names)
         ready(one)
-    benches = [
-        Bench(read(one, raw=o.raw, device=o.device), recipe, o) for one, (_, recipe, o) in zip(found, runs, strict=True)
-    ]
+    benches = [benched(one, recipe, o) for one, (_, recipe, o) in zip(found, runs, strict=True)]
     together = [name for name in names if name in BESIDE] if len(runs) > 1 else []
     if together:
         same_data(benches)
@@ -177,33 +154,3 @@ def draw_plots(
 def provenance(bench: Bench, name: str) -> dict[str, Any]:
     """What any plot depends on; what it is of besides, samples say, it tells in its own facts."""
     return {"plot": name, **records.setting(bench, records.command(bench, "--plot", name))}
-
-
-def keep(
-    made: Drawn, folder: Path, name: str, format: str, about: Mapping[str, Any] | None, prefix: str = ""
-) -> list[Path]:
-    """<stem>.<format> of an image and <stem>.png and .pdf of a figure; the facts in <name>.json, and their text in <name>.txt.
-
-    about: where the plot is from, which stands with its facts; None writes none of them, and figures as PNG alone.
-    """
-    import matplotlib
-
-    with acting("write", folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    files = list[Path]()
-    for stem, picture in made.pictures.items():
-        path = folder / f"{prefix}{stem}"
-        if isinstance(picture, Image.Image):
-            files.append(images.save_picture(picture, path, format))
-            continue
-        with matplotlib.rc_context(STYLE):
-            files += [save(picture, path, kind) for kind in (("png", "pdf") if about is not None else ("png",))]
-    if about is None or not made.facts:
-        return files
-    values = {key: value for key, value in made.facts.items() if key != "text"}
-    files.append(folder / f"{prefix}{name}.json")
-    durable(files[-1], dump_json({**about, **values}))
-    if text := made.facts.get("text"):
-        files.append(folder / f"{prefix}{name}.txt")
-        durable(files[-1], (str(text).rstrip("\n") + "\n").encode())
-    return files

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from diffcli.engine import images
 from diffcli.engine.draw import facts as cost
-from diffcli.engine.plots import Drawn
+from diffcli.engine.plots.drawn import Drawn
+from diffcli.engine.plots.sheet import said, sheet
 from diffcli.engine.preview import SNAPSHOTS
 from diffcli.engine.sample import sample, wishes
-from diffcli.engine.sheet import said, sheet
 from diffcli.errors import UsageError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ PARTS = ("q", "k", "v", "o")
 
 
 def written(facts: Mapping[str, Any]) -> str:
-    """All of it, to be read; the letters are those of engine.condition."""
+    """All of it, to be read; the letters are those of engine.plots.condition."""
     batch = facts["batch"]
     lines = [
         facts["convention"],

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from diffcli.engine import images, scatter
+from diffcli.engine import images
 from diffcli.engine.draw import facts as cost
-from diffcli.engine.plots import Drawn
+from diffcli.engine.plots import scatter
+from diffcli.engine.plots.drawn import Drawn
+from diffcli.engine.plots.sheet import said, sheet
 from diffcli.engine.report import STYLE
-from diffcli.engine.sheet import said, sheet
 from diffcli.errors import UsageError
 from diffcli.metrics.projection import principal
 
@@ -94,7 +95,7 @@ def panels(
             left.scatter([], [], s=12, color=color, lw=0, label=text)
         left.legend(loc="best", handletextpad=0.1)
         left.set_title("by source", fontsize=8)
-        scatter.classes(right, real, label, names, ours, what, size=SIZE)
+        scatter.by_class(right, real, label, names, ours, what, size=SIZE)
         right.set_title(f"real by class, {what} in grey", fontsize=8)
         scatter.legend(figure, right)
         for panel in (left, right):

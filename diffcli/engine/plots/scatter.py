@@ -14,9 +14,9 @@ from torch import Tensor
 from diffcli.engine.compare import labels
 from diffcli.engine.compared import Plain
 from diffcli.engine.draw import facts as cost
-from diffcli.engine.plots import Drawn
+from diffcli.engine.plots.drawn import Drawn
+from diffcli.engine.plots.sheet import said
 from diffcli.engine.report import STYLE
-from diffcli.engine.sheet import said
 from diffcli.errors import UsageError
 from diffcli.metrics.projection import principal
 
@@ -111,7 +111,7 @@ def figure(
     with matplotlib.rc_context(STYLE):
         page = Figure(figsize=(4.6, 4.2), layout="compressed")
         panel = page.subplots()
-        classes(panel, real, label, bench.model.facts.class_names, ours)
+        by_class(panel, real, label, bench.model.facts.class_names, ours)
         (left, low), width = window(torch.cat([real, *([] if ours is None else [ours])]))
         panel.set_xlim(left, left + width)
         panel.set_ylim(low, low + width)
@@ -143,7 +143,7 @@ def window(points: Tensor) -> tuple[list[float], float]:
     return (middle - width / 2).tolist(), width
 
 
-def classes(
+def by_class(
     panel: Any,
     real: Tensor,
     label: Tensor | None,

@@ -6,17 +6,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from diffcli.engine import images, listening
-from diffcli.engine.diagnosis import written
-from diffcli.engine.guidance import CONVENTION
-from diffcli.engine.heatmaps import attention_bars, gap_curves, table_maps
-from diffcli.engine.plots import Drawn
-from diffcli.engine.refusals import conditional
+from diffcli.engine import images
+from diffcli.engine.load import overlay
+from diffcli.engine.plots import listening
+from diffcli.engine.plots.diagnosis import written
+from diffcli.engine.plots.drawn import Drawn
+from diffcli.engine.plots.guidance import CONVENTION
+from diffcli.engine.plots.heatmaps import attention_bars, gap_curves, table_maps
+from diffcli.engine.plots.sheet import sheet
+from diffcli.engine.refusals import conditional, settled
 from diffcli.engine.sample import Samples, sample, wishes
-from diffcli.engine.sheet import sheet
 from diffcli.errors import UsageError
-from diffcli.parts import Part, choose
-from diffcli.plugin import Use
+from diffcli.parts import Part
 
 if TYPE_CHECKING:
     from diffcli.engine.evaluate import Bench
@@ -32,16 +33,18 @@ PANELS = {
     "ancestral, w = 1": ("ancestral", 1.0, None),
     "ancestral, w = 1, unclipped": ("ancestral", 1.0, 0.0),
 }  # sampler, guidance scale, and clip: None is the bound of the data
+OWN = ("steps", "spacing", "rho", "guidance_scale", "guidance_interval", "clip")  # what a panel says itself
 
 
 def refuse(bench: Bench) -> None:
-    """UsageError where the model is not gaussian, or knows no classes."""
+    """UsageError where the model is not gaussian or knows no classes, or where what a panel says itself is given."""
     model = bench.model
     if model.recipe.spec.family != "gaussian":
         raise UsageError(
             f"--plot condition is of gaussian methods, but {model.recipe.method.name} is none; leave it out"
         )
     conditional(bench, "--plot condition")
+    settled(bench, "condition", OWN)
     draws(bench)
 
 
@@ -58,11 +61,14 @@ def draws(bench: Bench) -> int:
 
 
 def condition(bench: Bench) -> Drawn:
-    """(a) the rows of the class table and their distances, (b) what they look like, (c) the gradients of one training batch,
+    """What the network knows of classes, and how far it listens to them, in seven parts.
+
+    (a) the rows of the class table and their distances, (b) what they look like, (c) the gradients of one training batch,
     (d) the stem's weights on a class channel and the attention over class tokens, (e) how far the class moves eps, (f) four
     ways to sample from the same noise, (g) a verdict on each fault that a condition can have.
 
-    --label and --per-class say what (f) is drawn of. UsageError where the model knows no classes.
+    --label and --per-class say what (f) is drawn of. Its four ways have their own steps, spacing, guidance and clip, so
+    these are refused where they are given. UsageError where the model knows no classes.
     """
     refuse(bench)
     found = listening.measure(bench)
@@ -71,7 +77,7 @@ def condition(bench: Bench) -> Drawn:
         "convention": CONVENTION,
         "middle": listening.MIDDLE,
         **found,
-        "panels": {name: said(one) for name, one in drawn.items()},
+        "panels": {name: panel_facts(one) for name, one in drawn.items()},
         "verdict": verdict(found),
     }
     names = ["null", *bench.model.facts.class_names]
@@ -100,13 +106,13 @@ def panels(bench: Bench) -> dict[str, Samples]:
 
 
 def part(bench: Bench, name: str) -> Part:
-    """A sampler with the options it has in the recipe, if that is it, else with its own."""
+    """The sampler of this name as `eval --sampler` takes it: with what is given, else what the run or its method says."""
     mine = bench.recipe.parts["sampler"]
-    return mine if mine.name == name else choose(bench.recipe.spec, "sampler", Use(name=name), {})
+    return mine if mine.name == name else overlay(bench.model.recipe, {"name": name}, {}).parts["sampler"]
 
 
-def said(drawn: Samples) -> dict[str, Any]:
-    """How a panel was drawn, and how large its x_0 are: what makes blobs lies far outside of what a decoder has seen."""
+def panel_facts(drawn: Samples) -> dict[str, Any]:
+    """How a panel was drawn, and how large its x_0 are: blobs are of x_0 far outside of what a decoder has seen."""
     keys = ("sampler", "steps", "spacing", "guidance_scale", "clip", "seed")
     size = {"max_x_0": float(drawn.x_0.abs().max()), "std_x_0": float(drawn.x_0.std())}
     return {**{key: drawn.facts[key] for key in keys}, "nfe": drawn.nfe, "n": len(drawn.x), **size}
