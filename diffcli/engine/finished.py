@@ -75,7 +75,7 @@ def same(recipe: Recipe, found: Found) -> float:
         raise RunError(
             f"{show(found.path)} is at step {found.step} of {steps}; go on with diffcli train --resume {show(found.path)}"
         )
-    mine, theirs = recipe.tables(), found.tables
+    mine, theirs = recipe.tables(), recipes.resolve(found.tables).tables()  # what it leaves out is as it always was
     if first := encoding(recipe):
         place = str(theirs.get("train", {}).get("autoencoder"))
         same(first, find(place))

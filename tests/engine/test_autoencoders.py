@@ -253,6 +253,10 @@ def test_the_recipe_of_an_autoencoder_is_trained_once(tmp_path, monkeypatch):
     assert "trained before by the same recipe" in said[-1]
     wanted = encoding(recipe)
     assert [found.path.resolve() for found in finished(wanted)] == [Path(first)]
+    older = (Path(first) / "recipe.toml").read_text()  # written before there was such an option
+    (Path(first) / "recipe.toml").write_text(older.replace("cache_latents = true\n", ""))
+    assert "cache_latents" in older
+    assert [found.path.resolve() for found in finished(wanted)] == [Path(first)]
     (Path(first) / "summary.json").unlink()
     assert not list(finished(wanted))
     with pytest.raises(UsageError, match=r"1x8x8.*1x16x16"):  # before anything is trained
