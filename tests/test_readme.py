@@ -42,6 +42,8 @@ def test_the_commands_run_in_their_order(cli, monkeypatch):
         small = SMALL.get(argv[0], [])
         if "--recipe" in argv:
             small = [*small, "--multipliers", "1,2", "--attention", "0,1"]
+        if "guidance" in argv[-1]:
+            small = [*small, "--scales", "0,1,3"]
         if argv[0] == "eval":
             small = [*small, *(["--per-class", "2"] if "--per-class" in argv else ["--samples", "8", "--images", "8"])]
         ran = cli(*argv, *small)

@@ -21,8 +21,12 @@ SAMPLERS = [name for name, spec in registry().specs("sampler").items() if spec.f
 NAMED = {"ddim", "ancestral", "euler", "midpoint", "heun", "ralston", "rk4", "ab2", "dpmpp-2m", "dpmpp-3m", "dpmpp-2m-sde", "unipc", "churn"}  # fmt: skip
 
 
-# iddpm and ldm walk as ddpm does: they need their pairs less often
-METHODS = [name if name in ("rf", "ddpm") else pytest.param(name, marks=pytest.mark.slow) for name in GAUSSIAN]
+OWN = {("rf", "rectified"), ("ddpm", "cosine")}  # the others are walked less often
+PAIRS = [
+    pytest.param(method, schedule, marks=[] if (method, schedule) in OWN else [pytest.mark.slow])
+    for method in GAUSSIAN
+    for schedule in SCHEDULES
+]
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +43,7 @@ def test_the_named_ones_are_there():
     assert set(SCHEDULES) >= {"linear", "cosine", "scaled-linear", "sigmoid", "vp", "edm", "rectified"}
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(("method", "schedule"), PAIRS)
 def test_every_sampler_on(method, schedule, request, cli):
     spec, extra = registry().get("method", method), []
     if spec.autoencoder:

@@ -37,6 +37,7 @@ class TestWalk(SamplerSuite):
 """
 
 
+@pytest.mark.slow
 def test_a_sound_plugin_keeps_every_law(install):
     install()
     verdicts = check("sound_plugin")
@@ -63,6 +64,7 @@ def test_a_suite_applies_the_laws_of_its_family_alone():
     assert "test_no_global_random_numbers" in gaussian & masked
 
 
+@pytest.mark.slow
 def test_pytest_collects_a_suite_of_mine_and_no_other(tmp_path: Path):
     """The laws of the base classes are not collected, a law that does not apply is skipped, one's own is tried too."""
     (tmp_path / "test_mine.py").write_text(MINE)

@@ -9,6 +9,8 @@ import pytest
 
 from sites import ROOT, Site, site
 
+pytestmark = pytest.mark.slow  # it is installed as a stranger would, and trained
+
 TOY = ROOT / "examples" / "diffcli-toy"
 SHORT = ["--steps", "4", "--batch-size", "8", "--channels", "8"]
 
