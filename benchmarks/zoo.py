@@ -4,7 +4,8 @@
 
 takes a finished run of each recipe below runs/ where there is one, and trains it where there is none; the autoencoder comes
 first, as the others live in its latents. `digits` and `mnist` name the small and the full recipes; --run rf=FOLDER takes a run
-of the recipe that lies elsewhere or has another seed. Each model is drawn as its recipe says, ddpm also by ddim.
+of the recipe that lies elsewhere or has another seed. Each model is drawn as its recipe says, ddpm also by
+ddim where its recipe says another sampler.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def main() -> None:
         recipe = recipes.resolve(tables)
         run = run_of(recipe, known.get(model), console)
         rows.append(measured(model, run, recipe, given.samples, console))
-        if model in BESIDE:
+        if model in BESIDE and recipe.parts["sampler"].name != "ddim":
             other = recipes.resolve(recipes.overlay(tables, BESIDE[model]))
             rows.append(measured(f"{model} by ddim", run, other, given.samples, console))
     lines = [HEADS, ["---"] * len(HEADS), *map(row, rows)]
