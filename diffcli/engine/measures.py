@@ -13,7 +13,7 @@ from diffcli.engine.compared import REFERENCE, classes
 from diffcli.engine.distances import fd, kd, memorization, prdc, share
 from diffcli.engine.reconstructions import psnr, ssim
 from diffcli.engine.records import Record
-from diffcli.engine.refusals import Measure, conditional, pictures, refusing
+from diffcli.engine.refusals import Measure, conditional, of_bytes, pictures, refusing
 from diffcli.errors import UsageError, show
 from diffcli.metrics.likelihood import bits_per_dim
 from diffcli.metrics.manifold import Shares
@@ -120,17 +120,10 @@ def agreement(bench: Bench) -> Iterator[Record]:
 
 
 def refuse_nll(bench: Bench) -> None:
-    """UsageError where bits per dimension have no meaning."""
-    if bench.recipe.train.autoencoder is not None:
-        raise UsageError("nll is measured in pixels; a latent model has none")
+    """UsageError where the likelihood by the probability-flow ODE has no meaning."""
     if bench.model.recipe.spec.family != "gaussian":
         raise UsageError("nll by the probability-flow ODE is of gaussian methods; this one has none")
-    if (levels := getattr(bench.test, "levels", 255)) != 255:
-        raise UsageError(
-            f"nll is of 8-bit images, but {bench.model.facts.name} has {levels + 1} levels; measure another data set"
-        )
-    if min(bench.options.images, len(bench.test)) < 2:
-        raise UsageError("nll needs 2 images or more for a standard error; raise --images")
+    of_bytes(bench, "nll")
 
 
 @refusing(refuse_nll)

@@ -78,3 +78,15 @@ def conditional(bench: Bench, name: str) -> None:
         raise UsageError(f"{name} needs classes, but {bench.model.where} was trained without; train with --cond label")
     if unconditioned(bench.model, bench.options):
         raise UsageError(f"{name} needs classes, but --label none asks for samples without; leave one of them out")
+
+
+def of_bytes(bench: Bench, name: str) -> None:
+    """UsageError where bits a dimension have no meaning: in latents, of other than bytes; or their error none."""
+    if bench.recipe.train.autoencoder is not None:
+        raise UsageError(f"{name} is measured in pixels; a latent model has none")
+    if (levels := getattr(bench.test, "levels", 255)) != 255:
+        raise UsageError(
+            f"{name} is of 8-bit images, but {bench.model.facts.name} has {levels + 1} levels; measure another data set"
+        )
+    if min(bench.options.images, len(bench.test)) < 2:
+        raise UsageError(f"{name} needs 2 images or more for a standard error; raise --images")

@@ -12,8 +12,7 @@ from torch import Tensor
 from diffcli.core.process import GaussianProcess, expand
 from diffcli.core.random import Rows
 from diffcli.engine.precision import autocast
-from diffcli.engine.refusals import refusing
-from diffcli.errors import UsageError
+from diffcli.engine.refusals import of_bytes, refusing
 
 if TYPE_CHECKING:
     from diffcli.engine.evaluate import Bench
@@ -106,14 +105,7 @@ QUARTERS = ("t 0-0.25", "t 0.25-0.5", "t 0.5-0.75", "t 0.75-1")
 
 def refuse(bench: Bench) -> None:
     """UsageError where bits a dimension have no meaning, or their error none."""
-    if bench.recipe.train.autoencoder is not None:
-        raise UsageError("vlb is measured in pixels; a latent model has none")
-    if (levels := getattr(bench.test, "levels", 255)) != 255:
-        raise UsageError(
-            f"vlb is of 8-bit images, but {bench.model.facts.name} has {levels + 1} levels; measure another data set"
-        )
-    if min(bench.options.images, len(bench.test)) < 2:
-        raise UsageError("vlb needs 2 images or more for a standard error; raise --images")
+    of_bytes(bench, "vlb")
 
 
 @refusing(refuse)
