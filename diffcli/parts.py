@@ -55,7 +55,7 @@ def below(spec: Spec, tables: Tables) -> tuple[dict[Kind, Use], dict[str, Any]]:
         data = known.get(name)
         for kind, use in data.uses.items() if data else ():
             part = registry().specs(kind).get(use.name)
-            if kind in uses and part is not None and fits(part, spec):
+            if kind in uses and part is not None and fits(kind, part, spec):
                 uses[kind] = use
         train = training(train, data.train) if data else train
     return uses, train
@@ -99,23 +99,26 @@ def choose(spec: Spec, kind: Kind, use: Use, values: Mapping[str, Any]) -> Part:
 
 
 def fitting(spec: Spec, kind: Kind) -> list[str]:
-    """The parts of a kind that fit a method's family."""
-    return [name for name, part in registry().specs(kind).items() if fits(part, spec)]
+    """The parts of a kind that fit a method."""
+    return [name for name, part in registry().specs(kind).items() if fits(kind, part, spec)]
 
 
-def fits(part: Spec, method: Spec) -> bool:
-    """Whether a part can serve a method."""
-    return part.family is None or method.family is None or part.family == method.family
+def fits(kind: Kind, part: Spec, method: Spec) -> bool:
+    """Whether a part can serve a method: of its family, and a network of its interface."""
+    akin = part.family is None or method.family is None or part.family == method.family
+    return akin and (kind != "model" or part.network == method.network)
 
 
 def refuse_misfit(spec: Spec, kind: Kind, part: Spec) -> None:
-    """Parts of two families do not go together."""
-    if not fits(part, spec):
-        what = "samples {} processes" if kind == "sampler" else f"is a {{}} {kind}"
-        others = ", ".join(fitting(spec, kind)) or "none is installed"
-        raise UsageError(
-            f"{part.name} {what.format(part.family)}, but {spec.name} is {spec.family}; use one of: {others}"
-        )
+    """Parts of two families do not go together, nor a network and a method of two interfaces."""
+    if fits(kind, part, spec):
+        return
+    others = ", ".join(fitting(spec, kind)) or "none is installed"
+    if part.family in (None, spec.family):
+        made, wanted = (f"a network of {one}" if one else "a plain denoiser" for one in (part.network, spec.network))
+        raise UsageError(f"{part.name} is {made}, but {spec.name} needs {wanted}; use one of: {others}")
+    what = "samples {} processes" if kind == "sampler" else f"is a {{}} {kind}"
+    raise UsageError(f"{part.name} {what.format(part.family)}, but {spec.name} is {spec.family}; use one of: {others}")
 
 
 def readable(parts: Mapping[Kind, Part]) -> None:

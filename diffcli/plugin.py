@@ -68,6 +68,8 @@ class Spec:
     uses: for methods, the kinds of part they need, each with its default, over which config.uses() goes, if the config has
     it; for data sets, the parts that go better with them than a method's defaults, where the method uses that kind and the
     part fits.
+    network: for models and methods, the interface between them: "" is the call net(c_in x_t, c_noise, cond) -> F of any
+    denoiser; a network of another interface names it, and serves the methods that name the same.
     train: for methods, their own defaults of the shared [train] options, over which config.train() goes, if the config has
     it; for data sets, defaults over both.
     sample, eval: for methods, dataclasses like `config`: subclasses of SampleOptions and EvalOptions with other
@@ -77,6 +79,8 @@ class Spec:
     `eval --plot NAME`, and those that Method.preview() names are drawn during training.
     autoencoder: for methods that live in latents, the method that is trained first, on the same data and with its own
     defaults, where no --autoencoder is given; "" is none.
+    card: for methods whose authors published weights, an import string of what reads such a folder, see engine.foreign;
+    "" is none.
     reaches_zero: for schedules, True where alpha(1) = 0: eps-prediction has no x_0 there.
     """
 
@@ -91,7 +95,9 @@ class Spec:
     eval: type | None = None
     metrics: Mapping[str, str] = field(default_factory=dict)
     plots: Mapping[str, str] = field(default_factory=dict)
+    network: str = ""
     autoencoder: str = ""
+    card: str = ""
     reaches_zero: bool = False
     paper: str = ""
 

@@ -123,7 +123,7 @@ def belongs(
             if kind not in recipe.parts:
                 continue
             parts = registry().specs(kind).values()
-            owners = [part.name for part in parts if fits(part, spec) and name in options.options(part.config)]
+            owners = [part.name for part in parts if fits(kind, part, spec) and name in options.options(part.config)]
             if owners:
                 return f" with {kind} {recipe.parts[kind].name}; --{kind} {' and '.join(owners)} {'has' if len(owners) == 1 else 'have'} it"
         samplers = [part.name for part in registry().specs("sampler").values() if name in options.options(part.config)]

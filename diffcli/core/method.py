@@ -22,7 +22,7 @@ class Batch(NamedTuple):
 
     index (B,): stream positions in training, image numbers in sampling and evaluation. x: in the process's space, None
     when nothing is given. label (B,): -1 is no class. known: False where x is missing or to be painted. eps: the noise
-    paired with x by reflow.
+    paired with x by reflow. z: latents, given in place of the image they are of.
     """
 
     index: Tensor  # type: ignore[assignment]  # a tuple has a method of this name
@@ -30,6 +30,7 @@ class Batch(NamedTuple):
     label: Tensor | None = None
     known: Tensor | None = None
     eps: Tensor | None = None
+    z: Tensor | None = None
 
 
 class Preview(NamedTuple):
@@ -49,11 +50,19 @@ class Method(nn.Module, ABC):
     """One paper: networks, and the loss that trains them.
 
     `denoiser` is an annotation only: a class attribute `= None` would hide the submodule of that name.
+
+    reconstructs: samples are made of whole given images; `wish` gives them. any_size: of any size, in pixels a multiple of
+    `multiple`. calibration: most training images that `calibrate` is shown. spacing: the name of the method's own levels,
+    None where it has none and `times` may be any. on_grid: its denoiser knows the times of its own grid alone.
     """
 
     denoiser: Any
-    reconstructs: ClassVar[bool] = False  # samples are made from given images; `wish` gives them
-    calibration: ClassVar[int] = 256  # most training images that `calibrate` is shown
+    reconstructs: ClassVar[bool] = False
+    any_size: ClassVar[bool] = False
+    multiple: int = 1
+    calibration: ClassVar[int] = 256
+    spacing: str | None = None
+    on_grid: bool = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,6 +83,15 @@ class Method(nn.Module, ABC):
         """Same keys and shapes: null label, masked tokens. Guidance extrapolates away from it."""
         return cond
 
+    @property
+    def guidable(self) -> bool:
+        """Whether guidance has a weak side to lead away from; by default where classes are known."""
+        return bool(getattr(self, "conditional", False))
+
+    def weakening(self, options: Any) -> Callable[[Cond], Cond]:
+        """The weak side that [sample] of the method asks for, where there are several."""
+        return self.weaken
+
     def view(self, dataset: Any) -> Any:
         """Any split of the recipe's data set as the method sees it; itself unless, say, it is binarized first."""
         return dataset
@@ -88,7 +106,10 @@ class Method(nn.Module, ABC):
         return []
 
     def parameter_groups(self) -> Iterable[Mapping[str, Any]]:
-        """Groups of parameters for the optimizer, each with what differs from [train]."""
+        """Groups of parameters for the optimizer, each with what differs from [train].
+
+        part: the name of what a group belongs to, whose gradients are clipped together if [train] clips by part.
+        """
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
     def preview(self) -> Preview:
@@ -113,13 +134,25 @@ class Method(nn.Module, ABC):
         """
         return batch
 
+    def files(self, options: Any) -> list[Path]:
+        """The user's own pictures that samples are made of, if [sample] of the method names any."""
+        return []
+
     def begin(self, shape: tuple[int, ...], batch: Batch, rng: Rng) -> Tensor:
         """x at t = 1: the prior, or the prior with given tokens."""
         x: Tensor = self.denoiser.process.prior(shape, rng)
         return x
 
+    def steps(self, sampler: Any) -> int:
+        """Steps taken when none are asked for."""
+        asked: int = sampler.steps(self.denoiser.process)
+        return asked
+
     def times(self, steps: int, spacing: str, grid: Grid) -> Tensor:
-        """(steps + 1,) float64 CPU times, 1 ... 0, made by `grid` unless the method owns its levels."""
+        """(steps + 1,) float64 CPU times, 1 ... 0, made by `grid` unless the method owns its levels.
+
+        Raises UsageError for a number of steps that its levels do not have.
+        """
         return grid(self.denoiser.process, steps, spacing)
 
     def calibrate(self, batches: Iterable[Batch]) -> None:

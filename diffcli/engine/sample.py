@@ -56,13 +56,14 @@ class Samples:
 def wishes(model: Model, o: SampleOptions) -> tuple[int, Tensor | None]:
     """(number of samples, their labels): class k of those asked for goes to samples k, k + K, k + 2K, ..."""
     conditional, classes = getattr(model.method, "conditional", False), model.facts.classes
+    guidable = model.method.guidable
     if not conditional:
-        for key in ("label", "per_class", "guidance_interval"):
+        for key in ("label", "per_class", *(() if guidable else ("guidance_interval",))):
             if getattr(o, key) is not None:
                 raise UsageError(
                     f"--{key.replace('_', '-')} needs a model that knows classes, but {model.where} was trained without; train with --cond label"
                 )
-        if o.guidance_scale != 1:
+        if o.guidance_scale != 1 and not guidable:
             raise UsageError(
                 f"--guidance-scale {o.guidance_scale:g} needs a condition, but {model.where} was trained without; train with --cond label"
             )

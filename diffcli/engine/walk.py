@@ -12,8 +12,8 @@ from torch import Tensor
 from diffcli.core.denoiser import Clipped, Counted, Denoiser, Final, Guided
 from diffcli.engine.load import Model
 from diffcli.errors import UsageError
-from diffcli.options import options
-from diffcli.parts import Part
+from diffcli.options import options, structure
+from diffcli.parts import Part, fitting
 from diffcli.registry import registry
 from diffcli.samplers.base import Sampler
 from diffcli.samplers.grid import grid
@@ -48,7 +48,8 @@ def walk(model: Model, o: SampleOptions, part: Part | None, rows: int) -> Walk:
         counted.append(Counted(denoiser))
         wrapped: Denoiser = counted[-1]
         if o.guidance_scale != 1:
-            wrapped = Guided(wrapped, o.guidance_scale, method.weaken, interval=(low, high), batched=batched)
+            weaken = method.weakening(o)
+            wrapped = Guided(wrapped, o.guidance_scale, weaken, interval=(low, high), batched=batched)
         if limit:
             wrapped = Clipped(wrapped, limit)
         return Final(wrapped) if o.final == "x0" else wrapped
@@ -57,9 +58,32 @@ def walk(model: Model, o: SampleOptions, part: Part | None, rows: int) -> Walk:
         standing(model, o)
         return Walk(None, torch.tensor([1.0, 0.0], dtype=torch.float64), "", wrap, counted)
     sampler: Sampler = registry().get("sampler", part.name).load()(part.config)
-    process = method.denoiser.process
-    steps, spacing = o.steps or sampler.steps(process), o.spacing or sampler.spacing or process.spacing
+    owned(model, o, part.name, sampler)
+    steps = o.steps or method.steps(sampler)
+    spacing = method.spacing or o.spacing or sampler.spacing or method.denoiser.process.spacing
     return Walk(sampler, method.times(steps, spacing, partial(grid, rho=o.rho)), spacing, wrap, counted)
+
+
+def owned(model: Model, o: SampleOptions, name: str, sampler: Sampler) -> None:
+    """UsageError for what does not go with a method that owns its levels."""
+    method, who = model.method, model.recipe.method.name
+    if method.spacing is not None and o.spacing not in (None, method.spacing):
+        raise UsageError(
+            f"--spacing {o.spacing} is not of {who}, whose own levels are {method.spacing}; leave --spacing out"
+        )
+    if method.on_grid and sampler.between:
+        able = ", ".join(one for one in fitting(model.recipe.spec, "sampler") if not between(one))
+        raise UsageError(
+            f"{name} calls the network between the times of its grid, but {who} was trained at its own levels alone; "
+            f"use one of: {able}"
+        )
+
+
+def between(name: str) -> bool:
+    """Whether a sampler calls the network between the times of its grid."""
+    spec = registry().get("sampler", name)
+    sampler: Sampler = spec.load()(structure(spec.config, {}, "[sampler]"))
+    return sampler.between
 
 
 def bound(model: Model, o: SampleOptions) -> float | None:

@@ -132,7 +132,7 @@ class PluginSuite(Importing):
         found = []
         for method in known["method"].values():
             default = {kind: known[kind][use.name] for kind, use in method.uses.items() if use.name in known[kind]}
-            mine = [(kind, spec) for kind, spec in own if kind in default and fits(spec, method)]
+            mine = [(kind, spec) for kind, spec in own if kind in default and fits(kind, spec, method)]
             if ("method", method) in own:
                 found.append((method, list(default.items())))
             found += [(method, list({**default, kind: spec}.items())) for kind, spec in mine]
@@ -182,8 +182,8 @@ class PluginSuite(Importing):
                 part = registry().specs(used).get(use.name)
                 need(part is not None, f"{kind} {spec.name} uses {used} {use.name}, which no working plugin brings")
                 assert part is not None
-                where = f"{kind} {spec.name} is {spec.family}, but its {used} {use.name} is {part.family}"
-                need(kind != "method" or fits(part, spec), where)
+                where = f"{kind} {spec.name} and its {used} {use.name} are of two families or interfaces"
+                need(kind != "method" or fits(used, part, spec), where)
                 try:
                     structure(part.config, use.options, f"[{used}]")
                 except PluginError:
@@ -211,7 +211,7 @@ class PluginSuite(Importing):
         """--help of train, sample and eval can be shown, of its methods and with its parts."""
         asked = [[command, spec.name] for spec in self.methods() for command in ("train", "sample", "eval")]
         for kind, spec in self.specs():
-            fitting = [m for m in registry().specs("method").values() if kind in m.uses and fits(spec, m)]
+            fitting = [m for m in registry().specs("method").values() if kind in m.uses and fits(kind, spec, m)]
             command = "sample" if kind == "sampler" else "train"
             asked += [[command, method.name, f"--{kind}", spec.name] for method in fitting[:1]]
         for line in asked:

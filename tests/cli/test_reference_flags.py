@@ -220,7 +220,7 @@ def allowed(command: str, flag: str) -> set[str]:
     if key == "metric":
         return {*MEASURES, *spec.metrics}
     if key in KINDS:
-        return {name for name, part in registry().specs(key).items() if fits(part, spec)}
+        return {name for name, part in registry().specs(key).items() if fits(key, part, spec)}
     made = recipes.resolve({"method": {"name": method}})
     configs = [*(type(part.config) for part in made.parts.values()), type(made.train), type(made.sample)]
     return {str(choice) for config in configs if key in options(config) for choice in options(config)[key].choices}

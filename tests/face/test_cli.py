@@ -370,12 +370,12 @@ def test_no_flags_collide_in_any_combination_of_built_in_parts() -> None:
     shared = set(options(TrainOptions))
     for method in found.specs("method").values():
         kinds = [kind for kind in ("model", "schedule", "dataset") if kind in method.uses]
-        fitted = [[part for part in found.specs(kind).values() if fits(part, method)] for kind in kinds]
+        fitted = [[part for part in found.specs(kind).values() if fits(kind, part, method)] for kind in kinds]
         for combination in itertools.product([method], *fitted):
             names = [name for part in combination for name in options(part.config)]
             assert len(set(names)) == len(names), [part.name for part in combination]
             assert not shared & set(names)
-        fitted = [[part for part in found.specs(kind).values() if fits(part, method)] for kind in EVAL_PANELS]
+        fitted = [[part for part in found.specs(kind).values() if fits(kind, part, method)] for kind in EVAL_PANELS]
         for combination in itertools.product(*fitted):
             names = [name for part in combination for name in options(part.config)]
             names += options(method.eval or EvalOptions)
