@@ -9,7 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from diffcli.core.denoiser import Clipped, Counted, Denoiser, Final, Guided
+from diffcli.core.denoiser import Clipped, Cond, Counted, Denoiser, Final, Guided, Prediction
+from diffcli.core.process import expand
+from diffcli.core.random import Rows
 from diffcli.engine.load import Model
 from diffcli.errors import UsageError
 from diffcli.options import options, structure
@@ -21,6 +23,7 @@ from diffcli.sections import SampleOptions
 
 OF_NOISE = {"clip": "bounds x_0 of numbers", "rho": "spaces levels of noise", "final": "is of a last level of noise"}
 OF_WALKS = ("steps", "spacing", "rho", "clip", "final", "trajectory")  # options of [sample]
+ROUNDED = 1e-9  # two times that are nearer are one
 ONE_CALL = 16  # on a CPU a batch up to this is guided in one doubled call, a larger one in two
 
 
@@ -71,19 +74,39 @@ def owned(model: Model, o: SampleOptions, name: str, sampler: Sampler) -> None:
         raise UsageError(
             f"--spacing {o.spacing} is not of {who}, whose own levels are {method.spacing}; leave --spacing out"
         )
-    if method.on_grid and sampler.between:
-        able = ", ".join(one for one in fitting(model.recipe.spec, "sampler") if not between(one))
+    if method.on_grid and (strayed := astray(model, o, sampler)):
+        able = ", ".join(one for one in fitting(model.recipe.spec, "sampler") if not astray(model, o, default(one)))
         raise UsageError(
-            f"{name} calls the network between the times of its grid, but {who} was trained at its own levels alone; "
-            f"use one of: {able}"
+            f"{name} calls the network at t = {strayed[0]:.3g}, between the times of its grid, but {who} was trained at its "
+            f"own levels alone; use one of: {able}"
         )
 
 
-def between(name: str) -> bool:
-    """Whether a sampler calls the network between the times of its grid."""
+def default(name: str) -> Sampler:
+    """A sampler as it is when nothing is said."""
     spec = registry().get("sampler", name)
     sampler: Sampler = spec.load()(structure(spec.config, {}, "[sampler]"))
-    return sampler.between
+    return sampler
+
+
+def astray(model: Model, o: SampleOptions, sampler: Sampler) -> list[float]:
+    """The times at which a sampler asks the denoiser and that are not in the method's own grid: it is walked to see."""
+    process, asked = model.method.denoiser.process.ending(), list[float]()
+    times = model.method.times(o.steps or model.method.steps(sampler), model.method.spacing or "", grid)
+
+    class Blank:
+        """Answers that all is noise."""
+
+        def __init__(self) -> None:
+            self.process = process
+
+        def __call__(self, x_t: Tensor, t: Tensor, cond: Cond) -> Prediction:
+            asked.extend(t.reshape(-1).tolist())
+            return Prediction(torch.zeros_like(x_t), x_t / expand(process.sigma(t), x_t))
+
+    for _ in sampler.trajectory(Blank(), torch.ones(1, 1), times, cond={}, rng=Rows(0, torch.arange(1), 1)):
+        pass
+    return [t for t in asked if float((times - t).abs().min()) > ROUNDED]
 
 
 def bound(model: Model, o: SampleOptions) -> float | None:

@@ -19,14 +19,12 @@ class Sampler(ABC):
     """Solves the reverse process from t = 1 to t = 0; no denoiser inside, no state inside.
 
     order: of global convergence in the step size, None for a random walk. spacing: of the grid it is most exact on, as
-    measured by `diffcli bench samplers`, taken when none is asked for; None is the process's own. between: it calls the
-    network between the times of its grid as well.
+    measured by `diffcli bench samplers`, taken when none is asked for; None is the process's own.
     """
 
     family: ClassVar[Family]
     order: ClassVar[int | None] = None
     spacing: ClassVar[str | None] = None
-    between: bool = False
 
     def steps(self, process: Process) -> int:
         """Steps taken when none are asked for."""

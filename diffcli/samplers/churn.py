@@ -43,11 +43,6 @@ class Churn(RungeKutta2):
         """Heun's where no noise is put back; else a random walk."""
         return None if self.churn else 2
 
-    @property
-    def between(self) -> bool:  # type: ignore[override]
-        """A raised level is none of the grid's."""
-        return self.churn > 0
-
     def plan(self, process: GaussianProcess, times: Tensor) -> Any:
         t, s = times[:-1], times[1:]
         ratio = process.ratio(t)

@@ -104,11 +104,6 @@ class RungeKutta2(RungeKutta):
     order: ClassVar[int | None] = 2
     node: float = 1.0
 
-    @property
-    def between(self) -> bool:  # type: ignore[override]
-        """Heun's second stage alone lies on the grid."""
-        return self.node != 1
-
     def nfe(self, steps: int) -> int:
         return 2 * steps - (self.node == 1)
 
@@ -125,7 +120,6 @@ class RungeKutta4(RungeKutta):
     """
 
     order: ClassVar[int | None] = 4
-    between: ClassVar[bool] = True  # type: ignore[misc]
 
     def nfe(self, steps: int) -> int:
         return 4 * steps - 1

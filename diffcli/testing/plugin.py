@@ -182,7 +182,10 @@ class PluginSuite(Importing):
                 part = registry().specs(used).get(use.name)
                 need(part is not None, f"{kind} {spec.name} uses {used} {use.name}, which no working plugin brings")
                 assert part is not None
-                where = f"{kind} {spec.name} and its {used} {use.name} are of two families or interfaces"
+                mine, its = (
+                    f"{one.family}{one.network and f' with networks of {one.network}'}" for one in (spec, part)
+                )
+                where = f"{kind} {spec.name} is {mine}, but its {used} {use.name} is {its}"
                 need(kind != "method" or fits(used, part, spec), where)
                 try:
                     structure(part.config, use.options, f"[{used}]")
