@@ -174,6 +174,13 @@ def diffcli_samplers() -> Iterable[Spec]:
             paper="https://arxiv.org/abs/2206.00364",
         ),
         Spec(
+            name="renoise",
+            target="diffcli.samplers.renoise:renoise",
+            summary="Random walk, one call a step: fresh noise on the predicted image at each level, for few levels.",
+            family="gaussian",
+            paper="https://arxiv.org/abs/2503.24322",
+        ),
+        Spec(
             name="unmask",
             target="diffcli.samplers.masked:unmask",
             summary="Ancestral: tokens are revealed at random and drawn; calls only where a step reveals any.",

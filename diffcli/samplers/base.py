@@ -19,12 +19,14 @@ class Sampler(ABC):
     """Solves the reverse process from t = 1 to t = 0; no denoiser inside, no state inside.
 
     order: of global convergence in the step size, None for a random walk. spacing: of the grid it is most exact on, as
-    measured by `diffcli bench samplers`, taken when none is asked for; None is the process's own.
+    measured by `diffcli bench samplers`, taken when none is asked for; None is the process's own. exact: whether its walks
+    end on the law of the data in the limit of many steps.
     """
 
     family: ClassVar[Family]
     order: ClassVar[int | None] = None
     spacing: ClassVar[str | None] = None
+    exact: ClassVar[bool] = True
 
     def steps(self, process: Process) -> int:
         """Steps taken when none are asked for."""

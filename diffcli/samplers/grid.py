@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,7 @@ def grid(process: Process, steps: int, spacing: str | None = None, rho: float = 
 
     uniform: t = 1 - k/N; on a table the entry nearest to it, so always N entries and the first one the last of the
     table. trailing is the same thing (Lin et al. 2024, Table 2).
+    cosine: t = (1 + cos(pi k/N))/2, dense at both ends, on a table between its entries.
     linspace: both ends of the table and evenly between, then 0 (Nichol and Dhariwal 2021).
     leading: every (T // N)-th entry from the first one up (Song et al. 2020, as published). It starts below t = 1, at a
     level that is not noise: Lin et al. 2024 call it flawed; here for comparison.
@@ -43,9 +46,12 @@ def grid(process: Process, steps: int, spacing: str | None = None, rho: float = 
         times = levels(process, steps, spacing, rho)
     elif spacing in ("uniform", "trailing", "linspace", "leading"):
         times = entries(process.nodes, steps, spacing)
+    elif spacing == "cosine":
+        times = (1 + torch.cos(torch.arange(steps + 1, dtype=torch.float64) * (math.pi / steps))) / 2
+        times[-1] = 0
     else:
         raise UsageError(
-            f"spacing {spacing} is unknown; use one of: uniform, trailing, linspace, leading, karras, logsnr"
+            f"spacing {spacing} is unknown; use one of: uniform, cosine, trailing, linspace, leading, karras, logsnr"
         )
     if not bool((times.diff() < 0).all()):
         raise UsageError(

@@ -70,6 +70,15 @@ class EDMOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LogSNRCosineOptions:
+    logsnr_min: float = opt(-10.0, "Log-SNR at t = 1.", min=-30, max=0)
+    logsnr_max: float = opt(10.0, "Log-SNR at t = 0, where a little noise is left.", min=0, max=30)
+    noise_std: float = opt(
+        1.0, "Standard deviation of the noise; 1 keeps the variance of data that have it.", min=0.01, max=10
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PolynomialMaskOptions:
     power: float = opt(2.0, "A token is masked with probability t^power; 1 is loglinear.", min=1, max=10)
 
@@ -132,6 +141,14 @@ def diffcli_schedules() -> Iterable[Spec]:
             family="gaussian",
             reaches_zero=True,
             paper="https://arxiv.org/abs/2209.03003",
+        ),
+        Spec(
+            name="logsnr-cosine",
+            target="diffcli.schedules.logsnr:logsnr_cosine",
+            summary="Cosine between two log-SNRs, with noise of any size; it keeps a little of it at t = 0.",
+            config=LogSNRCosineOptions,
+            family="gaussian",
+            paper="https://arxiv.org/abs/2301.11093",
         ),
         Spec(
             name="loglinear",

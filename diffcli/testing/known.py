@@ -84,8 +84,9 @@ def partly(process: MaskedProcess, rows: int, length: int) -> Tensor:
 
 @cache
 def gaussian() -> dict[str, GaussianProcess]:
-    """Every built-in Gaussian process, with its default options."""
-    return {spec.name: spec.load()(spec.config(), None) for spec in diffcli_schedules() if spec.family == "gaussian"}
+    """Every built-in Gaussian process, with its default options, as a sampler sees it: it ends at x_0."""
+    made = {spec.name: spec.load()(spec.config(), None) for spec in diffcli_schedules() if spec.family == "gaussian"}
+    return {name: process.ending() for name, process in made.items()}
 
 
 def noise(process: GaussianProcess, count: int, dtype: torch.dtype = torch.float64) -> Tensor:

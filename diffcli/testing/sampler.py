@@ -46,6 +46,8 @@ class SamplerSuite(Walks):
     @of("gaussian")
     def test_it_ends_on_the_data(self) -> None:
         """Its walks end on the law of the data: its mean, and its mean log density within 0.1 nats."""
+        if not self.made.exact:
+            self.skip("it does not claim to end on the law of the data")
         steps = (
             40 if self.made.order else 160
         )  # a random walk converges slowly, and a tenth too much noise is 0.15 nats

@@ -102,7 +102,7 @@ class ScheduleSuite(Clocks):
             first <= low < high <= last * (1 + 1e-12) and math.isfinite(high),
             f"ratio_min is {low:g} and ratio_max {high:g}, but sigma/alpha goes from {first:g} to {last:g}",
         )
-        for spacing in (None, "uniform", "linspace", "leading", "karras", "logsnr"):
+        for spacing in (None, "uniform", "cosine", "linspace", "leading", "karras", "logsnr"):
             times = grid(self.made, 10, spacing)
             need(
                 len(times) == 11 and float(times[-1]) == 0, f"10 steps of {spacing} spacing end at {float(times[-1]):g}"

@@ -22,7 +22,7 @@ def index(times: torch.Tensor) -> list[int]:
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("spacing", ["uniform", "trailing", "linspace", "leading", "karras", "logsnr", None])
+@pytest.mark.parametrize("spacing", ["uniform", "cosine", "trailing", "linspace", "leading", "karras", "logsnr", None])
 @pytest.mark.parametrize("steps", [1, 2, 3, 10, 50, 250])
 def test_every_grid_falls_to_zero(name, spacing, steps):
     times = grid(ALL[name], steps, spacing)
@@ -59,6 +59,13 @@ def test_the_published_entries():
 
 def test_a_continuous_uniform_grid_is_even():
     assert torch.allclose(grid(Rectified(), 7), torch.linspace(1, 0, 8, dtype=torch.float64), rtol=0, atol=1e-15)
+
+
+def test_the_cosine_grid_is_that_of_its_formula():
+    """(1 + cos(pi k/N))/2, on a table between its entries."""
+    k = torch.arange(8, dtype=torch.float64)
+    for process in (Rectified(), TABLE):
+        assert torch.allclose(grid(process, 7, "cosine"), (1 + torch.cos(torch.pi * k / 7)) / 2, rtol=0, atol=1e-15)
 
 
 def test_karras_levels_are_the_papers():

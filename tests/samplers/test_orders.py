@@ -21,7 +21,7 @@ def even(high: float, low: float, steps: int) -> torch.Tensor:
 
 
 def test_every_solver_declares_an_order_and_no_random_walk_does():
-    assert {n for n in SAMPLERS if n not in SOLVERS} == {"ancestral", "churn", "dpmpp-2m-sde"}
+    assert {n for n in SAMPLERS if n not in SOLVERS} == {"ancestral", "churn", "dpmpp-2m-sde", "renoise"}
 
 
 class Growing:
