@@ -29,10 +29,17 @@ class TrainOptions:
     min_lr: float = opt(1e-6, "Learning rate at the end.", min=0)
     lr_schedule: Literal["cosine", "linear", "constant"] = opt("cosine", "Shape of the way from --lr to --min-lr.")
     warmup: str = opt("0", "Linear rise of the learning rate at the start: 500 steps, or 1ep.", pattern=SPAN)
+    warmup_lr: float | None = opt(
+        None, "Learning rate of the first step of --warmup; unset is --lr over the steps of the warm-up.", min=0
+    )
     weight_decay: float = opt(1e-4, "Decoupled weight decay of AdamW.", min=0)
     beta1: float = opt(0.9, "Decay of AdamW's mean of gradients.", min=0, max=0.99999)
     beta2: float = opt(0.999, "Decay of AdamW's mean of squared gradients.", min=0, max=0.9999999)
+    adam_eps: float = opt(1e-8, "Added to AdamW's root of squared gradients.", min=0)
     clip_grad: float = opt(1.0, "Bound of the gradient norm; 0 is none.", min=0)
+    clip_by: Literal["all", "part"] = opt(
+        "all", "What --clip-grad bounds: all gradients together, or those of each part of the network by itself."
+    )
     ema: float = opt(
         0.995, "Decay of the averaged weights, warmed up as (1 + n)/(10 + n); 0 keeps none.", min=0, max=0.9999999
     )
@@ -69,7 +76,7 @@ class SampleOptions:
         pattern=r"[^,]+(,[^,]+)*",
     )
     steps: int | None = opt(None, "Solver steps; unset is the sampler's own number.", min=1)
-    spacing: Literal["uniform", "linspace", "trailing", "leading", "karras", "logsnr"] | None = opt(
+    spacing: Literal["uniform", "cosine", "linspace", "trailing", "leading", "karras", "logsnr"] | None = opt(
         None, "Where the steps lie; unset is the sampler's own way, else the schedule's."
     )
     rho: float = opt(7.0, "Exponent of the karras spacing (Karras et al. 2022, Eq. 5).", min=1)
@@ -111,8 +118,8 @@ class EvalOptions(SampleOptions):
 
     metric: str = opt(
         "auto",
-        "Measures, with commas: loss, fd, kd, prdc, accuracy, agreement, memorization, nll, and the method's own; "
-        "auto is all that apply and take no minutes.",
+        "Measures, with commas: loss, fd, kd, prdc, accuracy, agreement, memorization, nll, probe, finetune, and the "
+        "method's own; auto is all that apply and take no minutes.",
     )
     extractor: str = opt(
         "auto", "Features that distances are measured in, with commas: pixels, lenet; auto is all that fit the data."
@@ -122,7 +129,17 @@ class EvalOptions(SampleOptions):
     neighbors: int | None = opt(
         None, "Neighbors that vote in agreement, or that UMAP looks at; unset is 3 and 15.", min=1
     )
-    reference: int = opt(20000, "Most real training images that agreement is fitted on.", min=1)
+    reference: int | None = opt(
+        None,
+        "Most real training images that agreement, probe and finetune are fitted on; unset is 20000 of agreement, all of "
+        "the others.",
+        min=1,
+    )
+    probe_epochs: int = opt(100, "Most passes over the training features that probe takes for a fit.", min=1)
+    finetune_epochs: float = opt(10.0, "Passes over the training images of finetune.", min=0.001)
+    finetune_batch: int = opt(128, "Images a step of finetune.", min=1)
+    finetune_lr: float = opt(1e-3, "Peak learning rate of finetune, after a tenth of its steps.", min=0)
+    finetune_decay: float = opt(0.05, "Decay of the matrices in finetune.", min=0)
     scales: tuple[float, ...] = opt(
         (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 50.0, 100.0),
         "Guidance scales of --plot guidance; 1 is none, 0 is without the condition.",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from diffcli.engine.evaluate import Bench
 
 REFERENCE = 10000  # most held-out images that samples are compared with
+VOTING = 20000  # most real training images that vote, unless --reference says otherwise
 ROWS = 500  # pictures that an extractor sees at a time
 
 

@@ -22,11 +22,11 @@ from diffcli.engine.assemble import Assembly, Facts, assemble, open_data
 from diffcli.engine.ema import EMA
 from diffcli.engine.encoded import encoded
 from diffcli.engine.load import Model, autoencoder, load
+from diffcli.engine.optimizer import clip, optimizer_of
 from diffcli.engine.precision import autocast, device
 from diffcli.engine.rundir import find
 from diffcli.errors import NonFinite, PluginError, UsageError, show
 from diffcli.recipe import Recipe, resolve
-from diffcli.sections import TrainOptions
 
 WARM, TIMED, ENOUGH = 3, 40, 3.0  # steps not timed; steps, or seconds, that are
 PICTURES = 0.95  # of a budget is for steps, the rest for pictures and checkpoints
@@ -105,16 +105,6 @@ def begin_from(model: Model, assembly: Assembly, what: str) -> None:
     checkpoint.load_into(assembly.method, model.method.state_dict(), what)
 
 
-def optimizer_of(method: Method, o: TrainOptions, on: torch.device) -> torch.optim.AdamW:
-    """AdamW over the method's groups; scale: of a group's learning rate over the recipe's."""
-    fused = {"fused": True} if on.type in ("cpu", "cuda") else {}
-    groups = list(method.parameter_groups())
-    optimizer = torch.optim.AdamW(groups, o.lr, (o.beta1, o.beta2), weight_decay=o.weight_decay, **fused)
-    for group in optimizer.param_groups:
-        group["scale"] = group["lr"] / o.lr if o.lr else 1.0
-    return optimizer
-
-
 def first_batch(job: Job) -> None:
     """Hold the plugins to their word on one batch, before anything is created."""
     index, name = torch.arange(min(job.recipe.train.batch_size, 16)), job.recipe.method.name
@@ -179,12 +169,10 @@ def step_once(job: Job, step: int, steps: int, warmup: int) -> dict[str, float]:
             logged[name] = logged.get(name, 0.0) + float(value.detach()) * share
     if os.environ.get("DIFFCLI_TEST") == "1" and os.environ.get("DIFFCLI_TEST_NAN_AT") == str(step + 1):
         next(job.method.parameters()).grad.fill_(float("nan"))  # type: ignore[union-attr]
-    trained = [p for p in job.method.parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+    norm = torch.nn.utils.get_total_norm([p.grad for p in job.method.parameters() if p.grad is not None])
     logged["grad_norm"] = float(norm)
     refuse_non_finite(job.method, logged, step + 1)
-    if o.clip_grad:
-        torch.nn.utils.clip_grads_with_norm_(trained, o.clip_grad, norm)
+    clip(job.optimizer, o, norm)
     logged["lr"] = length.learning_rate(o, step, steps, warmup)
     for group in job.optimizer.param_groups:
         group["lr"] = logged["lr"] * group["scale"]

@@ -30,7 +30,12 @@ def due(step: int, span: int, last: int) -> bool:
 
 
 def learning_rate(o: TrainOptions, step: int, steps: int, warmup: int) -> float:
-    """Linear warm-up to lr, then cosine, linear or constant to min_lr at the last step."""
+    """Linear warm-up to lr, then cosine, linear or constant to min_lr after the last step.
+
+    With warmup_lr the first step has it, and step `warmup` has lr; without, the first has lr/warmup.
+    """
+    if step < warmup and o.warmup_lr is not None:
+        return o.warmup_lr + (o.lr - o.warmup_lr) * step / warmup
     if step < warmup:
         return o.lr * (step + 1) / warmup
     done = (step - warmup) / max(1, steps - warmup)

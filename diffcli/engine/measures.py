@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from diffcli.core.random import Rows
-from diffcli.engine.compared import REFERENCE, classes
+from diffcli.engine.compared import REFERENCE, VOTING, classes
 from diffcli.engine.distances import fd, kd, memorization, prdc, share
+from diffcli.engine.probing import probe, tuning
 from diffcli.engine.reconstructions import psnr, ssim
 from diffcli.engine.records import Record
 from diffcli.engine.refusals import Measure, conditional, of_bytes, pictures, refusing
@@ -93,7 +94,7 @@ def refuse_agreement(bench: Bench) -> None:
     """UsageError where no class was asked for, or too few real images vote."""
     pictures("agreement", 2)(bench)
     conditional(bench, "agreement")
-    there, k = min(bench.options.reference, len(bench.train)), bench.options.neighbors or VOTERS
+    there, k = min(bench.options.reference or VOTING, len(bench.train)), bench.options.neighbors or VOTERS
     if there < k:
         raise UsageError(f"--neighbors {k} needs as many real images, but there are {there}; raise --reference")
 
@@ -102,7 +103,7 @@ def refuse_agreement(bench: Bench) -> None:
 def agreement(bench: Bench) -> Iterator[Record]:
     """Share of conditional samples that the nearest real training images give the class that was asked for."""
     label, k = bench.samples.label, bench.options.neighbors or VOTERS
-    real, real_label = bench.real(bench.train, bench.options.reference)
+    real, real_label = bench.real(bench.train, bench.options.reference or VOTING)
     test, test_label = bench.real(bench.test, REFERENCE)
     judged = vote(bench.samples.x.clamp(-1, 1).flatten(1), real.flatten(1), real_label, k)
     value, error = share(judged == label)
@@ -153,6 +154,8 @@ MEASURES: dict[str, Measure] = {
     "nll": nll,
     "psnr": psnr,
     "ssim": ssim,
+    "probe": probe,
+    "finetune": tuning,
 }
 
 

@@ -36,6 +36,8 @@ ALIKE = (
     "label",
     "n",
     "images",
+    "n_train",
+    "epochs",
     "extractor",
     "extractor_sha256",
     "resizer",
@@ -44,6 +46,7 @@ ALIKE = (
     "neighbors",
     "draws",
     "missing",
+    "mask_ratio",
 )
 
 

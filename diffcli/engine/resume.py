@@ -22,7 +22,7 @@ from diffcli.parts import Tables
 from diffcli.recipe import Recipe
 
 HARMLESS = {"keep", "keep_every", "sample_every", "save_every", "eval_every", "device"}  # change no result
-MOVED = {"path", "data_dir"}  # of a data set that lies elsewhere now; what it holds is compared
+MOVED = {"path", "data_dir", "classes", "workers"}  # of a data set that lies elsewhere now; what it holds is compared
 LATER = {"sample", "sampler", "eval", "claim"}  # sections that training does not read
 
 Pending = list[dict[str, float]]  # what was logged of the steps since the last line of the metrics

@@ -7,7 +7,20 @@ from collections.abc import Iterable
 from diffcli.plugin import Spec, hookimpl
 
 # What `eval` measures and draws of any method; a method's own are called otherwise.
-MEASURES = ("loss", "fd", "kd", "prdc", "accuracy", "agreement", "memorization", "nll", "psnr", "ssim")
+MEASURES = (
+    "loss",
+    "fd",
+    "kd",
+    "prdc",
+    "accuracy",
+    "agreement",
+    "memorization",
+    "nll",
+    "psnr",
+    "ssim",
+    "probe",
+    "finetune",
+)
 PLOTS = {
     "neighbors": "diffcli.engine.plots.neighbors:neighbors",
     "guidance": "diffcli.engine.plots.guidance:guidance",

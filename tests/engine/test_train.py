@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -24,28 +23,7 @@ from diffcli.engine.job import prepare, step_once
 from diffcli.engine.load import load
 from diffcli.engine.sample import sample
 from diffcli.sections import TrainOptions
-
-EXACT = ("loss", "grad_norm", "lr", "held_out")
-
-
-def weights(run: Path) -> dict[str, dict[str, torch.Tensor]]:
-    last = sorted((run / "checkpoints").glob("step-*"))[-1]
-    return {name: load_file(last / f"{name}.safetensors") for name in ("model", "ema", "optim")}
-
-
-def losses(run: Path) -> list[tuple]:
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [(row["step"], *(row.get(name) for name in EXACT)) for row in rows]
-
-
-def same(a: Path, b: Path) -> None:
-    """Weights, averages, optimizer and logged losses are equal to the last bit."""
-    for name, tensors in weights(a).items():
-        others = weights(b)[name]
-        assert tensors.keys() == others.keys()
-        for key, value in tensors.items():
-            assert torch.equal(value, others[key]), (name, key)
-    assert losses(a) == losses(b)
+from runs import losses, same
 
 
 def recipe(**train):

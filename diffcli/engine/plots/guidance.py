@@ -15,7 +15,7 @@ from torch import Tensor
 
 from diffcli.engine import images
 from diffcli.engine.compare import labels
-from diffcli.engine.compared import REFERENCE, classes
+from diffcli.engine.compared import REFERENCE, VOTING, classes
 from diffcli.engine.measures import TRUSTED, judges
 from diffcli.engine.plots.curves import Curve, curves, table
 from diffcli.engine.plots.drawn import Drawn
@@ -149,7 +149,7 @@ def judged(bench: Bench, found: Sweep) -> list[Curve]:
             told = torch.stack([classes(extractor, one.x.clamp(-1, 1)) for one in found.drawn])
             return [tally(f"accuracy[{extractor.name}]", told, found, real)]
     k = bench.options.neighbors or VOTERS
-    train, label = bench.real(bench.train, bench.options.reference)
+    train, label = bench.real(bench.train, bench.options.reference or VOTING)
     if len(train) < k:
         return []
     tell = lambda x: vote(x.flatten(1), train.flatten(1), label, k)
