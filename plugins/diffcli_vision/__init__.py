@@ -90,6 +90,12 @@ class ColorOptions(NamedOptions):
     """[dataset] of cifar10."""
 
     flip: bool = opt(False, "Mirror each training image left to right half of the time.")
+    crop: int | None = opt(
+        None,
+        "Pixels a side of a window of each image: at random in training, the middle elsewhere; unset is the whole.",
+        min=4,
+        max=32,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,10 +106,22 @@ class FolderOptions:
         None,
         "Folder of images, or of one folder a class; its train/ and test/ (or val/) are the splits, else every tenth file is held out.",
     )
-    size: int = opt(64, "Pixels a side: the middle square of each image, resized.", min=4, max=1024)
+    classes: Path | None = opt(
+        None,
+        "Classes to take, their folders' names, one a line of a file, or a list that is shipped: imagenet100; unset is all.",
+    )
+    size: int = opt(64, "Pixels a side.", min=4, max=1024)
+    crop: Literal["middle", "random", "resized"] = opt(
+        "middle",
+        "What is taken of each training image: its middle square, resized; a random window at its own resolution; or a "
+        "random 0.2 to 1 of its area, in proportions of 3:4 to 4:3, resized. Elsewhere it is the middle square.",
+    )
     color: Literal["rgb", "grey"] = opt("rgb", "Channels of the images: three, or one.")
     skip_bad: bool = opt(False, "Count files that are no readable images, in place of stopping at the first.")
     flip: bool = opt(False, "Mirror each training image left to right half of the time.")
+    workers: int = opt(
+        8, "Threads that read training images as they are needed, of --crop random and resized.", min=1, max=256
+    )
 
     @property
     def channels(self) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from glob import glob, has_magic
 from pathlib import Path
 
@@ -53,12 +55,22 @@ def below(piece: str) -> list[Path]:
 
 def read(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     """A picture as (C, H, W) uint8: see `picture`. DataError names a file that is none."""
+    return checked(path, shape, picture)
+
+
+def read_whole(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """A whole picture as (C, H, W) uint8 at its own size; shape: only its channels count. DataError as `read`."""
+    return checked(path, shape, lambda path, shape: pixels(opened(path, shape[0]), shape[0]))
+
+
+def checked(path: Path, shape: tuple[int, ...], load: Callable[[Path, tuple[int, ...]], np.ndarray]) -> np.ndarray:
+    """What `load` makes of a file, its errors in our words."""
     if shape[0] not in (1, 3):
         raise UsageError(
             f"picture files have 1 or 3 channels, but this model is of {'x'.join(map(str, shape))}; give it data of its own"
         )
     try:
-        return picture(path, shape)
+        return load(path, shape)
     except UNREADABLE as error:
         raise DataError(f"{show(path)} is no readable image: {show(error, 120)}; give another") from error
 
@@ -69,23 +81,48 @@ def picture(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     uint8 of that shape; C is 1 (grey) or 3 (red, green, blue). Raises one of UNREADABLE.
     """
     channels, height, width = shape
+    return pixels(middle(opened(path, channels), height, width), channels)
+
+
+def middle(whole: Image.Image, height: int, width: int) -> Image.Image:
+    """The middle of a picture, as much as has these proportions, resized."""
+    w, h = min(whole.width, whole.height * width / height), min(whole.height, whole.width * height / width)
+    left, top = (whole.width - w) / 2, (whole.height - h) / 2
+    return whole.resize((width, height), Image.Resampling.BICUBIC, box=(left, top, left + w, top + h))
+
+
+def pixels(image: Image.Image, channels: int) -> np.ndarray:
+    """(C, H, W) uint8."""
+    return np.asarray(image).reshape(image.height, image.width, channels).transpose(2, 0, 1)
+
+
+def opened(path: Path, channels: int) -> Image.Image:
+    """A picture, turned as its EXIF says, in 8 bits of grey or of red, green and blue. Raises one of UNREADABLE."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return decoded(path, channels)
+
+
+def decoded(path: Path, channels: int) -> Image.Image:
+    """`opened` for threads, which share one list of what is warned of: what PIL warns of is the caller's to settle."""
+    with capped(path) as image:
+        image.load()
+        return plain(ImageOps.exif_transpose(image), "RGB" if channels == 3 else "L")
+
+
+@contextmanager
+def capped(path: Path) -> Iterator[Image.Image]:
+    """A regular file that is a picture by its first bytes, not decoded yet, within the caps of bytes and pixels."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("not a regular file")
     if status.st_size > MOST_BYTES:
         raise ValueError(f"{status.st_size / 1e6:.0f} MB, above the limit of {MOST_BYTES / 1e6:.0f}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise ValueError(f"{image.width}x{image.height}, above the limit of {MOST_PIXELS / 1e6:.0f} Mpixel")
-            image.load()
-            whole = plain(ImageOps.exif_transpose(image), "RGB" if channels == 3 else "L")
-    w, h = min(whole.width, whole.height * width / height), min(whole.height, whole.width * height / width)
-    left, top = (whole.width - w) / 2, (whole.height - h) / 2
-    resized = whole.resize((width, height), Image.Resampling.BICUBIC, box=(left, top, left + w, top + h))
-    return np.asarray(resized).reshape(height, width, channels).transpose(2, 0, 1)
+    with Image.open(path, formats=FORMATS) as image:
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(f"{image.width}x{image.height}, above the limit of {MOST_PIXELS / 1e6:.0f} Mpixel")
+        yield image
 
 
 def plain(image: Image.Image, mode: str) -> Image.Image:

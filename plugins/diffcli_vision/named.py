@@ -154,14 +154,18 @@ def cifar10(config: ColorOptions, split: str) -> Images:
     """50,000 + 10,000 photographs, 3x32x32 (Krizhevsky 2009), from the binary version or from lossless sheets."""
     names = ["test_batch"] if split == "test" else [f"data_batch_{i}" for i in range(1, 6)]
     images, labels = zip(*batches(roots(config.data_dir), names), strict=True)
+    seen = "" if config.crop is None else f", {config.crop}x{config.crop} of each"
     return Images(
         torch.from_numpy(np.concatenate(images)),
         torch.from_numpy(np.concatenate(labels)),
         name="cifar10",
-        split=f"cifar10/{split}",
+        split=f"cifar10/{split}{seen}",
+        part=f"cifar10/{split}",
         class_names=PHOTOGRAPHS,
         licence="none stated; cite Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images",
         flip=config.flip and split == "train",
+        window=config.crop,
+        moving=split == "train",
     )
 
 

@@ -55,6 +55,62 @@ def test_flipped_items_are_mirrored():
     assert batch.label.tolist() == [0, 0] and batch.index.tolist() == [40, 41]
 
 
+def windows(n: int = 7, *, moving: bool = True, flip: bool = False) -> Images:
+    """Windows of 3x3 of pictures of 4x5: six places each."""
+    images = torch.arange(n * 3 * 4 * 5).reshape(n, 3, 4, 5).remainder(256).byte()
+    return Images(
+        images,
+        torch.arange(n),
+        name="made",
+        split="made/train",
+        class_names=("a",) * n,
+        flip=flip,
+        window=3,
+        moving=moving,
+    )
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_window_is_a_part_of_the_picture_of_its_item(flip):
+    """Every place is met, each as often as another: 500 of 3,000, with a standard deviation of 20."""
+    data, index = windows(flip=flip), torch.arange(3000)
+    batch = data.batch(data.items(0, index), index, Pixels((3, 3, 3), 7))
+    x, count = ((batch.x + 1) * 127.5).round().byte(), torch.zeros(2, 3, dtype=torch.int64)
+    places = {(k, i, j): data.images[k, :, i : i + 3, j : j + 3] for k in range(7) for i in range(2) for j in range(3)}
+    turned = 0
+    for one, of in zip(x, batch.label.tolist(), strict=True):
+        found = [
+            (i, j, m)
+            for i in range(2)
+            for j in range(3)
+            for m in (0, 1)
+            if torch.equal(one, places[of, i, j].flip(-1) if m else places[of, i, j])
+        ]
+        ((i, j, m),) = found
+        count[i, j], turned = count[i, j] + 1, turned + m
+    assert data.shape == (3, 3, 3) and (count > 420).all() and (count < 580).all()
+    assert 1400 < turned < 1600 if flip else turned == 0
+    assert torch.equal(data.items(0, index) % 7, made().items(0, index)) and not data.fixed
+
+
+def test_windows_do_not_depend_on_the_batches():
+    index = torch.arange(300)
+    whole = windows(flip=True).items(0, index)
+    assert torch.equal(whole, torch.cat([windows(flip=True).items(0, part) for part in index.split(13)]))
+    assert torch.equal(whole // 7 % 2, made(flip=True).items(0, index) // 7), (
+        "the windows leave the mirroring as it was"
+    )
+
+
+def test_elsewhere_the_window_is_the_middle():
+    """Of held-out images, and of training images as they are: the one place in four rows and five columns is (0, 1)."""
+    items = torch.arange(7)
+    for data in (windows(moving=False), windows()):
+        x = data.batch(items, items, Pixels((3, 3, 3), 7)).x
+        assert torch.equal(((x + 1) * 127.5).round().byte(), data.images[:, :, 0:3, 1:4])
+    assert windows(moving=False).fixed and torch.equal(windows(moving=False).items(0, items), made().items(0, items))
+
+
 def test_batch_is_normalized_and_encoded():
     class Doubled(Pixels):
         def encode(self, x):

@@ -177,3 +177,83 @@ def test_flip_is_for_training(tmp_path):
     fill(tmp_path, 20)
     assert folder(options(tmp_path, flip=True), "train").flip
     assert not folder(options(tmp_path, flip=True), "test").flip
+
+
+def tiny_imagenet(path: Path, names: tuple[str, ...] = ("n1", "n2", "n3")) -> Path:
+    """The layout of tiny-imagenet: images/ in each class, val/ unsorted beside its list, test/ without classes."""
+    for k, name in enumerate(names):
+        fill(path / "train" / name / "images", 3, 10 * k)
+        (path / "train" / name / f"{name}_boxes.txt").write_text("000.png\t0\t0\t1\t1\n")
+    fill(path / "val" / "images", 6, 100), fill(path / "test" / "images", 4)
+    rows = [f"{100 + i:03d}.png\t{names[(i * 2) % 3]}\t0\t0\t9\t9" for i in range(6)]
+    (path / "val" / "val_annotations.txt").write_text("\n".join(rows) + "\n")
+    return path
+
+
+def test_a_list_beside_unsorted_images_tells_their_classes(tmp_path):
+    path = tiny_imagenet(tmp_path)
+    train, test = folder(options(path), "train"), folder(options(path), "test")
+    assert train.class_names == test.class_names == ("n1", "n2", "n3")
+    assert reds(train) == [0, 1, 2, 10, 11, 12, 20, 21, 22] and train.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
+    assert reds(test) == [100, 101, 102, 103, 104, 105] and test.labels.tolist() == [0, 2, 1, 0, 2, 1]
+    assert test.split.endswith("/test, folder val by val_annotations.txt")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("999.png\tn1", r"999\.png is not there, but .*val_annotations\.txt names it"),
+        ("100.png\tn9", r"puts 100\.png into class n9, which train does not have"),
+        ("../../a.png\tn1", r"has the line \.\./\.\./a\.png\\tn1, which is not: file, tab, class"),
+        ("100.png n1", r"has the line 100\.png n1, which is not"),
+    ],
+)
+def test_a_list_that_does_not_fit_is_refused(tmp_path, line, says):
+    path = tiny_imagenet(tmp_path)
+    (path / "val" / "val_annotations.txt").write_text(line + "\n")
+    with pytest.raises(DataError, match=says):
+        folder(options(path), "test")
+
+
+def test_only_the_classes_of_the_list_are_taken(tmp_path):
+    path = tiny_imagenet(tmp_path / "data")
+    chosen = tmp_path / "two.txt"
+    chosen.write_text("# two of three\nn3\n\n n1  # the first\n")
+    train, test = (folder(options(path, classes=chosen), split) for split in ("train", "test"))
+    assert train.class_names == test.class_names == ("n1", "n3")
+    assert reds(train) == [0, 1, 2, 20, 21, 22] and train.labels.tolist() == [0] * 3 + [1] * 3
+    assert reds(test) == [100, 101, 103, 104] and test.labels.tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ("n1\nn4\nn5", "train has no folder n4 with images, which --classes lists; 2 of 3 are missing"),
+        ("n1\nn2\nn1", "n1 stands in it twice"),
+        ("n1\n../n2", r"\.\./n2 is no name of a folder"),
+        ("n1\n.n2", r"\.n2 is no name of a folder"),
+        ("# none\n", "lists no classes"),
+    ],
+)
+def test_a_list_of_classes_that_cannot_be_is_refused(tmp_path, lines, says):
+    path, chosen = tiny_imagenet(tmp_path / "data"), tmp_path / "list.txt"
+    chosen.write_text(lines)
+    with pytest.raises(DataError, match=says):
+        folder(options(path, classes=chosen), "train")
+
+
+def test_a_list_has_a_file_or_a_name(tmp_path, monkeypatch):
+    """The hundred classes of imagenet100 (Tian et al. 2019) are shipped, by the names of their folders."""
+    monkeypatch.chdir(tmp_path)
+    names = module.listed(Path("imagenet100"))
+    assert len(names) == 100 and all(name[0] == "n" and name[1:].isdecimal() and len(name) == 9 for name in names)
+    with pytest.raises(UsageError, match="--classes imagenet1000 is no file, nor a list that is shipped: imagenet100"):
+        module.listed(Path("imagenet1000"))
+    Path("imagenet100").write_text("mine")
+    assert module.listed(Path("imagenet100")) == {"mine"}
+    Path("large").write_bytes(b"n" * (module.MOST_LINES + 1))
+    with pytest.raises(DataError, match="large is larger than"):
+        module.listed(Path("large"))
+    Path("binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match="binary is no UTF-8 text"):
+        module.listed(Path("binary"))

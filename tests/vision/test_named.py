@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from diffcli.core.space import Pixels
 from diffcli.errors import DataError
 from diffcli_vision import ColorOptions, NamedOptions, fetch, formats, named
 
@@ -209,6 +210,10 @@ def test_real_cifar10_test_split():
     assert (len(data), data.shape, data.flip) == (10_000, (3, 32, 32), False)
     assert data.labels.bincount().tolist() == [1000] * 10
     assert data.labels[:4].tolist() == [3, 8, 8, 0]
+    cut, items = named.cifar10(ColorOptions(data_dir=Path(SOURCE), crop=16), "test"), torch.arange(4)
+    assert cut.shape == (3, 16, 16) and cut.split == "cifar10/test, 16x16 of each" and cut.fixed
+    (whole, part) = (each.batch(items, items, Pixels(each.shape, 10)).x for each in (data, cut))
+    assert torch.equal(part, whole[..., 8:24, 8:24])
 
 
 @real("cifar10", "cifar-10-batches-bin", "cifar-10-binary.tar.gz")
