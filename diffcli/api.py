@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
 
 def load(path: str | Path, *, raw: bool = False, device: str = "auto", autoencoder: str | Path | None = None) -> Model:
-    """The model at a method's name (its newest run), a run, a checkpoint or a model folder.
+    """The model at a method's name (its newest run), a run, a checkpoint or a model folder, or at hub:OWNER/NAME[@REVISION].
 
-    `diffcli.load("rf").sample(16, label=(3,), seed=1)` gives (16, C, H, W) images in [-1, 1]. raw: the trained weights in
+    `diffcli.load("rf").sample(16, label=(3,), seed=1)` gives (16, C, H, W) images in [-1, 1]; an
+    autoencoder has encode(x), decode(z) and reconstruct(x) as well. raw: the trained weights in
     place of their average; autoencoder: where that of a latent model lies now. Raises RunError where there is no such run.
     """
     from diffcli.engine import load as engine

@@ -30,7 +30,7 @@ COMMANDS = {  # name: (panel, help); each stands in diffcli.cli.<name>
     "plugins": ("Installed", "List, explain, check and start plugins."),
     "recipes": ("Installed", "List, show and copy the recipes that come with diffcli."),
     "data": ("Installed", "List the data sets, and check that one can be read here."),
-    "doctor": ("Installed", "Say what this machine offers and what is wrong with it."),
+    "doctor": ("Installed", "Say what this machine offers and what is wrong with it, or with a run."),
 }
 ENVIRONMENT, BUG, INTERRUPTED, PIPE_CLOSED = 6, 70, 130, 141
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory")  # torch says so in a RuntimeError, on a CPU and on CUDA

@@ -1,4 +1,4 @@
-"""diffcli doctor: what this machine offers, and what is wrong with it."""
+"""diffcli doctor: what this machine offers, and what is wrong with it; or what a run holds, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from diffcli import __version__
 from diffcli.cli import output
 from diffcli.cli.flags import HELP, Debug, Json
+from diffcli.cli.method import known_run
+from diffcli.engine.rundir import find
 from diffcli.errors import CheckFailed, show
 from diffcli.registry import registry
 
 DOCUMENTED = ("DIFFCLI_DATA", "DIFFCLI_PLUGINS")
-PACKAGES = ("numpy", "typer", "rich", "pluggy", "safetensors", "pillow", "matplotlib")
+PACKAGES = ("numpy", "typer", "rich", "pluggy", "safetensors", "pillow", "matplotlib", "huggingface_hub")
 
 
 def facts() -> dict[str, str]:
@@ -59,8 +61,20 @@ def problems(found: dict[str, str]) -> list[str]:
     return wrong
 
 
-def doctor(json: Json = False, debug: Debug = False) -> None:
-    """Say what this machine offers and what is wrong with it; 1 if anything is."""
+RUN = (
+    "A method, whose newest run is taken, a run or model folder, or hub:OWNER/NAME: list its tensors in place of that."
+)
+
+
+def doctor(
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help=RUN, show_default=False)] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say what this machine offers and what is wrong with it, or with the tensors of a RUN; 1 if anything is."""
+    if run is not None:
+        tensors(run, json)
+        return
     found = facts()
     found |= {name: os.environ[name] for name in DOCUMENTED if name in os.environ}
     wrong = problems(found)
@@ -72,6 +86,32 @@ def doctor(json: Json = False, debug: Debug = False) -> None:
         sys.stdout.flush()
         raise CheckFailed(
             f"{len(wrong)} {'problem' if len(wrong) == 1 else 'problems'} found; each line says what to do"
+        )
+
+
+def tensors(run: str, json: bool) -> None:
+    """The inventory of a run or a model folder."""
+    known_run(run) or find(run)  # a wrong name is refused before torch is imported
+    from diffcli.engine.inventory import inventory
+
+    found = inventory(run)
+    counts = {"missing": found.count("missing"), "left_over": found.count("left over")}
+    counts["wrong"] = len(found.lines) - found.count("ok") - sum(counts.values())
+    output.rows(("TENSOR", "IN THE FILE", "IN THE MODEL", "VERDICT"), found.lines)
+    output.result(
+        f"{len(found.lines)} tensors: {counts['missing']} missing, {counts['left_over']} left over, {counts['wrong']} "
+        f"otherwise wrong; {found.parameters} parameters, {found.numbers} numbers in the model"
+    )
+    for note in found.notes:
+        output.result(f"note: {show(note, 2000)}")
+    each = [line._asdict() for line in found.lines]
+    total = {"parameters": found.parameters, "numbers": found.numbers, "sha256": found.sha256}
+    output.last({"model": found.place, **total, **counts, "notes": found.notes, "tensors": each}, json)
+    if bad := sum(counts.values()):
+        sys.stdout.flush()
+        first = next(line for line in found.lines if line.verdict != "ok")
+        raise CheckFailed(
+            f"{bad} of the tensors of {show(found.place)} are not as they should be: the first, {show(first.tensor)}, is {first.verdict}"
         )
 
 

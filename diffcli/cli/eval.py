@@ -36,7 +36,7 @@ class Eval(Lazy):
     """diffcli eval."""
 
     kind = "method"
-    missing = "needs one or more runs: methods, whose newest run is taken, or folders; the methods are"
+    missing = "needs one or more runs: methods, whose newest run is taken, folders, or hub:OWNER/NAME; the methods are"
 
     @classmethod
     def build(cls, text: str, args: list[str]) -> TyperCommand:

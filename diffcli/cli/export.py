@@ -14,7 +14,9 @@ from diffcli.engine.rundir import find
 
 
 def export(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A method, whose newest run is taken, or a folder.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A method, whose newest run is taken, a folder, or hub:OWNER/NAME.")
+    ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The new model folder.")],
     raw: Annotated[
         bool, typer.Option("--raw", help="The trained weights, not their average.", show_default=False)

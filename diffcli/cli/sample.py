@@ -7,7 +7,7 @@ from typing import Any
 from typer.core import TyperCommand
 
 from diffcli import recipe as recipes
-from diffcli.cli import output
+from diffcli.cli import output, reconstructed
 from diffcli.cli.flags import Given, Section, command, extra
 from diffcli.cli.group import Lazy, group
 from diffcli.cli.method import belongs, below, chooser, chosen, folder, known_run, method_of, panel, tables_of, values
@@ -23,7 +23,7 @@ class Sample(Lazy):
     """diffcli sample."""
 
     kind = "method"
-    missing = "needs a run: a method, whose newest run is taken, or a folder; the methods are"
+    missing = "needs a run: a method, whose newest run is taken, a folder, or hub:OWNER/NAME; the methods are"
 
     @classmethod
     def build(cls, text: str, args: list[str]) -> TyperCommand:
@@ -63,6 +63,7 @@ def sample(text: str, tables: Tables, given: Tables, place: str | None, show: bo
     from diffcli.engine.draw import draw
 
     pictures, profile = draw(run.path, recipe, output=folder(place), show_them=show, console=output.progress())
+    reconstructed.told(profile.pop("table", []), profile.get("mean", {}))
     output.result(pictures)
     output.last({"folder": str(pictures), "run": str(run.path), **profile}, json)
 

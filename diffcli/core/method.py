@@ -138,12 +138,23 @@ class Method(nn.Module, ABC):
         """The user's own pictures that samples are made of, if [sample] of the method names any."""
         return []
 
+    def picture(self, path: Path) -> Tensor:
+        """One of `files` as (C, H, W) in [-1, 1]: at its own size if any_size, else at that of the method's images."""
+        raise NotImplementedError
+
+    def codes(self, options: Any) -> list[tuple[Tensor, tuple[int, int] | None]]:
+        """The user's own latents (c, h, w) that samples are decoded from, if [sample] of the method names any.
+
+        Each with the (H, W) of the picture that was encoded, None where that is what its latents decode to.
+        """
+        return []
+
     def begin(self, shape: tuple[int, ...], batch: Batch, rng: Rng) -> Tensor:
         """x at t = 1: the prior, or the prior with given tokens."""
         x: Tensor = self.denoiser.process.prior(shape, rng)
         return x
 
-    def steps(self, sampler: Any) -> int:
+    def default_steps(self, sampler: Any) -> int:
         """Steps taken when none are asked for."""
         asked: int = sampler.steps(self.denoiser.process)
         return asked

@@ -20,11 +20,11 @@ from typing import Any
 from torch import Tensor
 
 from diffcli.engine.environment import versions
-from diffcli.engine.files import acting, dump_json, publish, read_capped, sync_folder
+from diffcli.engine.files import acting, dump_json, publish, sync_folder
 from diffcli.engine.files import parse_json as parse
-from diffcli.engine.manifest import FORMAT, PART, TENSOR_CAP, Damaged, Listed, seal, sealed, undamaged, verified
-from diffcli.engine.rundir import CLOCK, JSON_CAP, STEP, committed, method_of, recipe_in, step_name
-from diffcli.engine.weights import load_into, pack, pack_optimizer, unpack, unpack_optimizer
+from diffcli.engine.manifest import FORMAT, PART, Damaged, Listed, seal, sealed, undamaged, verified
+from diffcli.engine.rundir import CLOCK, STEP, committed, method_of, recipe_in, step_name
+from diffcli.engine.weights import load_into, pack, pack_optimizer, same, unpack, unpack_optimizer
 from diffcli.errors import RunError, show
 
 
@@ -32,7 +32,8 @@ from diffcli.errors import RunError, show
 class Checkpoint:
     """A checkpoint or a model folder, opened: its plain facts are verified, its tensors are when they are asked for.
 
-    files: name -> (size, SHA-256). meta: what rebuilds the model (the recipe, the facts of the data).
+    files: name -> (size, SHA-256). meta: what rebuilds the model (the recipe, the facts of the data). weights: where the
+    tensors of a model folder lie, which may be outside of it: see engine.hub. listed: what config.json says of each tensor.
     """
 
     path: Path
@@ -40,6 +41,8 @@ class Checkpoint:
     meta: dict[str, Any]
     files: Listed
     state: dict[str, Any] = field(default_factory=dict)
+    weights: Path | None = None
+    listed: Any = None
 
     @property
     def method(self) -> str | None:
@@ -51,17 +54,27 @@ class Checkpoint:
         return (self.files.get("ema.safetensors") or self.files["model.safetensors"])[1]
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """One set of tensors ("model", "ema", "optim"), read once: what was hashed is what is parsed."""
+        """One set of tensors ("model", "ema", "optim"), read once: what was hashed is what is parsed.
+
+        RunError names the tensors of a model folder that are not as they were exported.
+        """
+        data = self.read(name)
+        if self.listed is not None:
+            same(data, self.listed, f"{self.path}/{name}.safetensors")
+        return unpack(data, f"{self.path}/{name}.safetensors")
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one set of tensors, as they were when this was opened."""
         if f"{name}.safetensors" not in self.files:
             raise RunError(
                 f"{show(self.path)} holds no {show(name)} tensors, only {show(', '.join(sorted(self.files)))}"
             )
-        return unpack(verified(self.path, f"{name}.safetensors", self.files), f"{self.path}/{name}.safetensors")
+        return verified(self.weights or self.path / f"{name}.safetensors", self.files[f"{name}.safetensors"])
 
     def verify(self) -> None:
         """Damaged unless every byte of every file is as it was written."""
         for name in self.files:
-            verified(self.path, name, self.files)
+            verified(self.path / name, self.files[name])
 
 
 def save(
@@ -196,36 +209,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     for name, (size, _) in listed.items():
         if (folder / name).is_symlink() or (folder / name).lstat().st_size != size:
             raise Damaged(f"{show(folder / name)} is a link, or does not have the {size} bytes that were written")
-    state = undamaged(parse, verified(folder, "state.json", listed), str(folder / "state.json"))
+    state = undamaged(parse, verified(folder / "state.json", listed["state.json"]), str(folder / "state.json"))
     return Checkpoint(folder, manifest["step"], manifest["meta"], listed, state)
-
-
-def open_model(folder: Path) -> Checkpoint:
-    """A model folder, config.json and model.safetensors. It has no manifest: its hash is computed, for the caller to tell."""
-    config = parse(read_capped(folder / "config.json", JSON_CAP), str(folder / "config.json"))
-    data = read_capped(folder / "model.safetensors", TENSOR_CAP)
-    step = config.get("step")
-    listed = {"model.safetensors": (len(data), hashlib.sha256(data).hexdigest())}
-    return Checkpoint(folder, step if type(step) is int else 0, config, listed)
-
-
-def write_model(folder: Path, models: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Tensor]]]) -> Path:
-    """A model folder for others, whole or not at all; an existing one is not touched.
-
-    models: folder inside it, "" for the model itself -> its config and tensors.
-    """
-    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
-        raise RunError(f"{show(folder)} exists already; choose another folder")
-    with acting("create", folder.parent):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    files = list[tuple[str, bytes]]()
-    for inside, (config, tensors) in models.items():
-        files += [
-            (os.path.join(inside, "model.safetensors"), pack(tensors, str(folder))),
-            (os.path.join(inside, "config.json"), dump_json(config)),
-        ]
-    publish(folder, files, folder.with_name(f".tmp-{folder.name}-{os.getpid()}"))
-    return folder
 
 
 __all__ = [
@@ -233,9 +218,7 @@ __all__ = [
     "latest",
     "load_into",
     "open_checkpoint",
-    "open_model",
     "pack_optimizer",
     "save",
     "unpack_optimizer",
-    "write_model",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -9,14 +10,17 @@ from typing import Any
 
 from rich.console import Console
 
-from diffcli.engine.files import acting, dump_json, durable, room
-from diffcli.engine.load import read
+from diffcli.engine import images, restore
+from diffcli.engine.files import acting, at_once, dump_json, durable, room
+from diffcli.engine.load import Model, read
 from diffcli.engine.media import medium
 from diffcli.engine.progress import Bar
+from diffcli.engine.restored import leave, sheet
 from diffcli.engine.rundir import CLOCK, find
 from diffcli.engine.sample import Samples, sample, wishes
 from diffcli.errors import RunError, show
 from diffcli.options import options, table
+from diffcli.parts import Part
 from diffcli.recipe import Recipe
 from diffcli.sections import SampleOptions
 
@@ -44,10 +48,13 @@ def draw(
     model = read(found, raw=o.raw, device=o.device, place=o.autoencoder)
     media, space, part = medium(model.facts), model.space, recipe.parts.get("sampler")
     media.refuse(o)
+    name = f"{recipe.method.name}-{part.name if part else 'none'}"
+    if restore.wanted(model, o):
+        return restored(model, o, part, output, home, name, console, show_them)
     n, _ = wishes(model, o)
     with Bar("sample", n, console) as bar:
         samples = sample(model, o, part, tick=bar.update)
-    folder = output or fresh(home, f"{datetime.now():{CLOCK}}-{recipe.method.name}-{part.name if part else 'none'}")
+    folder = output or fresh(home, f"{datetime.now():{CLOCK}}-{name}")
     with acting("write", folder):
         folder.mkdir(parents=True, exist_ok=True)
         kept = model.method.keep(samples, o, folder)
@@ -56,6 +63,40 @@ def draw(
     if show_them:
         media.show(samples, o, space, Console(), glance=bool(kept))
     return folder, {**profile, "files": [str(path) for path in kept]}
+
+
+def restored(
+    model: Model,
+    o: SampleOptions,
+    part: Part | None,
+    output: Path | None,
+    home: Path,
+    name: str,
+    console: Console,
+    show_them: bool,
+) -> tuple[Path, dict[str, Any]]:
+    """The same of the user's own pictures or latents, each at its own size, with a table a picture in what is returned."""
+    with at_once(output.parent if output else home) as folder:
+        with Bar("sample", restore.wanted(model, o), console) as bar:
+            done = restore.restore(model, o, part, folder, tick=bar.update)
+        kept = model.method.keep(done, o, folder)
+        means, seconds = leave(done, folder), done.seconds
+        profile = {
+            **done.facts,
+            "options": own(o),
+            "samples": done.n,
+            "nfe": done.evaluated / done.n,
+            "calls": done.calls,
+            "seconds_per_sample": {"mean": sum(seconds) / done.n, "min": min(seconds), "max": max(seconds)},
+            "mean": means,
+        }
+        durable(folder / "profile.json", dump_json(profile))
+        final = output or fresh(home, f"{datetime.now():{CLOCK}}-{name}")
+        os.rename(folder, final)
+    if show_them:
+        images.show_in_terminal(sheet(done, images.SIDE), Console())
+    kept = [final / path.relative_to(folder) for path in kept]
+    return final, {**profile, "files": [str(path) for path in kept], "table": done.table}
 
 
 def vacant(folder: Path) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from diffcli import __version__
-from diffcli.engine import checkpoint
 from diffcli.engine.load import ENCODER, Model, read
+from diffcli.engine.model_folder import write_model
 from diffcli.engine.rundir import find
+from diffcli.engine.weights import pack
 from diffcli.errors import UsageError, show
 
 
@@ -24,7 +26,7 @@ def export(run: str | Path, output: Path, *, raw: bool = False, autoencoder: str
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"{show(output)} is not empty; export to a new folder")
     models = {"": parts(model)} | ({ENCODER: parts(model.encoder)} if model.encoder else {})
-    checkpoint.write_model(output, models)
+    write_model(output, models)
     return output
 
 
@@ -36,6 +38,6 @@ def parts(model: Model) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "facts": vars(model.facts),
         "step": model.step,
         "weights": model.weights,
-        "autoencoder": model.encoder and model.encoder.sha256,
+        "autoencoder": model.encoder and hashlib.sha256(pack(model.encoder.method.state_dict(), "")).hexdigest(),
     }
     return config, model.method.state_dict()

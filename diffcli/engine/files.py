@@ -92,6 +92,21 @@ def publish(
         sync_folder(folder.parent)
 
 
+@contextmanager
+def at_once(parent: Path) -> Iterator[Path]:
+    """A folder beside its later place, to be renamed when all is in it; it is removed where anything goes wrong."""
+    folder = parent / f".tmp-{os.getpid()}"
+    with acting("create", parent):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    try:
+        with acting("write", folder):
+            yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
 def room(folder: Path, size: int) -> None:
     """EnvironmentProblem unless `size` bytes may be written in a folder that may not exist yet; creates nothing."""
     near = Path(os.path.abspath(folder))

@@ -14,7 +14,7 @@ from torch import Tensor
 from diffcli import recipe as recipes
 from diffcli.core.method import Method
 from diffcli.core.space import Space, Text
-from diffcli.engine import checkpoint
+from diffcli.engine import checkpoint, foreign, model_folder
 from diffcli.engine.assemble import Facts, assemble, open_data
 from diffcli.engine.precision import device as choose
 from diffcli.engine.rundir import Found, committed, find
@@ -48,15 +48,43 @@ class Model:
         """
         from diffcli.engine.sample import sample
 
-        asked, label = options.pop("sampler", None), options.pop("label", None)
-        if label is not None:
-            several = isinstance(label, Iterable) and not isinstance(label, str)
-            options["label"] = ",".join(map(str, label)) if several else str(label)
-        sampler, many = {"name": asked} if isinstance(asked, str) else asked, 16 if n is None else n
-        recipe = overlay(self.recipe, sampler, {"samples": many, **options})
+        recipe = asked(self.recipe, samples=16 if n is None else n, **options)
         recipes.refuse_count(recipe, n)
         x = sample(self, recipe.sample, recipe.parts.get("sampler")).x
         return self.space.write(x) if isinstance(self.space, Text) else x.clamp(-1, 1)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [-1, 1] -> latents (B, c, h, w), of a method that encodes; on the device of x.
+
+        Of any size whose sides the method's patches divide, if it takes any, else of its own. UsageError for others.
+        """
+        from diffcli.engine import coding
+
+        return coding.encode(self, x)
+
+    def decode(self, z: Tensor, height: int | None = None, width: int | None = None, **options: Any) -> Tensor:
+        """Latents (B, c, h, w) -> images (B, C, H, W) in [-1, 1], on the device of z.
+
+        height, width: of images that were padded before they were encoded, which are cropped again. options: as those of
+        `sample`; without any the result is that of the recipe's [sample]. Image i depends on (z_i, seed, i) alone.
+        """
+        from diffcli.engine import coding
+
+        return coding.decode(self, z, height, width, **options)
+
+    def reconstruct(self, x: Tensor, **options: Any) -> Tensor:
+        """decode(encode(x)): images (B, C, H, W) in [-1, 1] of any size, where the method takes any, padded by reflection."""
+        from diffcli.engine import coding
+
+        return coding.reconstruct(self, x, **options)
+
+
+def asked(recipe: Recipe, *, sampler: Any = None, label: Any = None, **options: Any) -> Recipe:
+    """The recipe with the options of a Python call; sampler: a name or a table, label: a number, a name or several."""
+    if label is not None:
+        several = isinstance(label, Iterable) and not isinstance(label, str)
+        options["label"] = ",".join(map(str, label)) if several else str(label)
+    return overlay(recipe, {"name": sampler} if isinstance(sampler, str) else sampler, options)
 
 
 def overlay(recipe: Recipe, sampler: dict[str, Any] | None, sample: dict[str, Any]) -> Recipe:
@@ -66,7 +94,7 @@ def overlay(recipe: Recipe, sampler: dict[str, Any] | None, sample: dict[str, An
 
 
 def load(path: str | Path, *, raw: bool = False, device: str = "auto", autoencoder: str | Path | None = None) -> Model:
-    """The model at a method's name (its newest run), a run, a checkpoint or a model folder.
+    """The model at a method's name (its newest run), a run, a checkpoint or a model folder, or at hub:OWNER/NAME.
 
     raw: the trained weights in place of their average; autoencoder: where that of a latent model lies now. Raises RunError
     where there is none or it is damaged.
@@ -98,44 +126,57 @@ def read(found: Found, *, raw: bool = False, device: str = "auto", place: str | 
 
     place: of the autoencoder of a latent model; unset is in the model folder, else where it lay in training.
     """
-    if found.kind == "model":
-        stored = checkpoint.open_model(found.path)
-        tensors, meta, step, weights = (
-            stored.tensors("model"),
-            stored.meta,
-            stored.meta.get("step", 0),
-            str(stored.meta.get("weights")),
-        )
-        complain(f"{show(found.path)}: weights with sha256 {stored.sha256}")
-    else:
-        stored = (
-            checkpoint.open_checkpoint(found.path)
-            if found.kind == "checkpoint"
-            else checkpoint.latest(found.path, warn=complain, move=False)
-        )
-        if stored is None:
-            raise RunError(f"{show(found.path)} holds no whole checkpoint; train it again, or resume it with --resume")
-        weights = "raw" if raw else "ema"
-        tensors, meta, step = stored.tensors("model" if raw else "ema"), stored.meta, stored.step
+    stored, name = opened(found, raw)
+    tensors, meta = stored.tensors(name), stored.meta
+    weights = str(meta.get("weights", "published")) if found.kind == "model" else "raw" if raw else "ema"
     recipe, facts = parse(meta, found.path)
     on = choose(device)
     encoder = within(found, recipe, facts, meta, place, device)
     assembly = assemble(recipe, facts, encoder and encoder.method)
+    tensors, inferred = foreign.translated(meta, tensors, assembly.method)
+    for line in inferred:
+        complain(f"{show(found.path)}: {show(line)}")
     checkpoint.load_into(assembly.method, tensors, str(found.path))
     method = assembly.method.to(on).eval().requires_grad_(False)
     return Model(
-        assembly.recipe, method, assembly.space, facts, on, str(found.path), step, weights, stored.sha256, encoder
+        assembly.recipe,
+        method,
+        assembly.space,
+        facts,
+        on,
+        str(found.path),
+        stored.step,
+        weights,
+        stored.sha256,
+        encoder,
     )
+
+
+def opened(found: Found, raw: bool) -> tuple[checkpoint.Checkpoint, str]:
+    """What was found, and the name of the tensors in it that are asked for; a model folder's hash is told on stderr."""
+    if found.kind == "model":
+        folder = model_folder.open_model(found.path)
+        each = "" if folder.listed else "; it does not say the hash of each tensor"
+        complain(f"{show(found.path)}: weights with sha256 {folder.sha256}{each}")
+        return folder, "model"
+    if found.kind == "checkpoint":
+        return checkpoint.open_checkpoint(found.path), "model" if raw else "ema"
+    stored = checkpoint.latest(found.path, warn=complain, move=False)
+    if stored is None:
+        raise RunError(f"{show(found.path)} holds no whole checkpoint; train it again, or resume it with --resume")
+    return stored, "model" if raw else "ema"
 
 
 def parse(meta: dict[str, Any], path: Path) -> tuple[Recipe, Facts]:
     """The recipe and the facts of the data that a checkpoint carries, as strictly read as a recipe of the user's."""
+    tables, facts = meta.get("recipe"), meta.get("facts")
     try:
-        return recipes.resolve(meta["recipe"]), Facts.read(meta["facts"])
-    except (KeyError, TypeError) as error:
-        raise RunError(
-            f"{show(path)} says nothing usable of its recipe ({error!r}); it was not written by diffcli"
-        ) from None
+        if not (isinstance(tables, dict) and isinstance(facts, dict)):
+            raise TypeError("none is known")
+        return recipes.resolve(tables), Facts.read(facts)
+    except TypeError as error:
+        why = show(error, 120)
+        raise RunError(f"{show(path)} says nothing usable of its recipe ({why}); diffcli did not write it") from None
     except UsageError as error:
         raise RunError(f"{show(path)} cannot be rebuilt: {error}") from None
 

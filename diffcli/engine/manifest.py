@@ -59,12 +59,12 @@ def well_formed(name: str, entry: Any) -> bool:
     )
 
 
-def verified(folder: Path, name: str, listed: Listed) -> bytes:
-    """The bytes of a listed file; Damaged unless they are those that were written."""
-    size, sha256 = listed[name]
-    data: bytes = undamaged(read_capped, folder / name, size)
+def verified(path: Path, entry: tuple[int, str]) -> bytes:
+    """The bytes of a listed file, (size, SHA-256); Damaged unless they are those that were written."""
+    size, sha256 = entry
+    data: bytes = undamaged(read_capped, path, size)
     if len(data) != size or hashlib.sha256(data).hexdigest() != sha256:
-        raise Damaged(f"{show(folder / name)} is not what was written: its size or SHA-256 differs")
+        raise Damaged(f"{show(path)} is not what was written: its size or SHA-256 differs")
     return data
 
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from diffcli.engine import files
+from diffcli.engine import files, foreign, hub
 from diffcli.engine.environment import environment as environment
 from diffcli.engine.files import acting, dump_json, durable, parse_json, read_capped
 from diffcli.engine.ledger import Ledger, Row
@@ -52,13 +52,13 @@ class Found:
 
 def find(text: str, runs: Path = Path("runs"), *, started: bool = False) -> Found:
     """The one resolver of RUN: a run, checkpoint or model folder, a folder of runs or of folders of runs (the newest), or a
-    method (its newest run).
+    method (its newest run), or hub:OWNER/NAME[@REVISION] (see engine.hub).
 
     Newest is by time stamp, among the runs that hold a checkpoint; or, to go on with, among all that were started. Raises
     RunError where there is none.
     """
-    if text.startswith("hub:"):
-        raise RunError(f"{show(text)}: models of the Hub are not read yet; download the folder and give its path")
+    if text.startswith(hub.PREFIX):
+        return published(text)
     path = Path(text).expanduser()
     if path.is_dir():
         if found := recognize(path):
@@ -73,7 +73,15 @@ def find(text: str, runs: Path = Path("runs"), *, started: bool = False) -> Foun
     why = (
         "holds no run, checkpoint or model" if path.is_dir() else "is no folder" if path.exists() else "does not exist"
     )
-    raise RunError(f"{show(text)} {why}; give a method's name, or a run, checkpoint or model folder")
+    raise RunError(f"{show(text)} {why}; give a method's name, or a run, checkpoint or model folder, or hub:OWNER/NAME")
+
+
+def published(text: str) -> Found:
+    """The model folder of the Hub. RunError where it holds no model."""
+    path = hub.snapshot(text)
+    if found := recognize(path):
+        return found
+    raise RunError(f"{show(text)} holds no model: diffcli reads a config.json with one file of safetensors beside it")
 
 
 def recognize(path: Path) -> Found | None:
@@ -87,9 +95,9 @@ def recognize(path: Path) -> Found | None:
         step, meta = manifest.get("step"), manifest.get("meta")
         tables = recipe_in(meta)
         return Found(path, "checkpoint", method_of(tables), tables, step if type(step) is int else None)
-    if is_file(path / "config.json") and is_file(path / "model.safetensors"):
-        config = parse_json(read_capped(path / "config.json", JSON_CAP), str(path / "config.json"))
-        tables = recipe_in(config)
+    if model := hub.model_files(path):
+        config = parse_json(read_capped(model.config, JSON_CAP), str(path / "config.json"))
+        tables = recipe_in(foreign.described(config))
         return Found(path, "model", method_of(tables), tables, None)
     return None
 

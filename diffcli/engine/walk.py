@@ -62,7 +62,7 @@ def walk(model: Model, o: SampleOptions, part: Part | None, rows: int) -> Walk:
         return Walk(None, torch.tensor([1.0, 0.0], dtype=torch.float64), "", wrap, counted)
     sampler: Sampler = registry().get("sampler", part.name).load()(part.config)
     owned(model, o, part.name, sampler)
-    steps = o.steps or method.steps(sampler)
+    steps = o.steps or method.default_steps(sampler)
     spacing = method.spacing or o.spacing or sampler.spacing or method.denoiser.process.spacing
     return Walk(sampler, method.times(steps, spacing, partial(grid, rho=o.rho)), spacing, wrap, counted)
 
@@ -92,7 +92,7 @@ def default(name: str) -> Sampler:
 def astray(model: Model, o: SampleOptions, sampler: Sampler) -> list[float]:
     """The times at which a sampler asks the denoiser and that are not in the method's own grid: it is walked to see."""
     process, asked = model.method.denoiser.process.ending(), list[float]()
-    times = model.method.times(o.steps or model.method.steps(sampler), model.method.spacing or "", grid)
+    times = model.method.times(o.steps or model.method.default_steps(sampler), model.method.spacing or "", grid)
 
     class Blank:
         """Answers that all is noise."""

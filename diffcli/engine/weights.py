@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from diffcli.engine.files import parse_json
 from diffcli.errors import NonFinite, RunError, show
 
 HEADER_CAP = 8 * 2**20
+LISTED = ("shape", "dtype", "sha256")  # what a model folder says of each of its tensors
 HYPER = (
     "lr",
     "betas",
@@ -50,6 +52,42 @@ def unpack(data: bytes, where: str) -> dict[str, Tensor]:
         return safetensors.load(data)
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise RunError(f"{show(where)} is no safetensors file ({show(error, 80)})") from None
+
+
+def contents(data: bytes, where: str) -> dict[str, dict[str, Any]]:
+    """Of each tensor of a safetensors file: its shape, its dtype as the file names it, and the SHA-256 of its bytes."""
+    start, found = 8 + int.from_bytes(data[:8], "little"), dict[str, dict[str, Any]]()
+    body = memoryview(data)[start:]
+    try:
+        for name, about in header(data, where).items():
+            if name != "__metadata__":
+                low, high = about["data_offsets"]
+                digest = hashlib.sha256(body[low:high]).hexdigest()
+                found[name] = {"shape": list(about["shape"]), "dtype": str(about["dtype"]), "sha256": digest}
+    except (KeyError, TypeError, ValueError):
+        raise RunError(
+            f"{show(where)} is no safetensors file: its header says nothing usable of {few([name])}"
+        ) from None
+    return found
+
+
+def same(data: bytes, listed: Any, where: str) -> None:
+    """RunError, with the names, unless a file holds the tensors that were listed when it was written: see `contents`."""
+    if not (isinstance(listed, dict) and all(isinstance(about, dict) for about in listed.values())):
+        raise RunError(f"{show(where)}: the list of its tensors in config.json is none; ask for the folder again")
+    there = contents(data, where)
+    both = [(n, there[n], listed[n]) for n in listed if n in there]
+    unlike = {key: [(n, is_[key], was.get(key)) for n, is_, was in both if is_[key] != was.get(key)] for key in LISTED}
+    moved = {n for key in ("shape", "dtype") for n, _, _ in unlike[key]}
+    faults = {
+        "missing": [n for n in listed if n not in there],
+        "left over": [n for n in there if n not in listed],
+        "of another shape": [f"{n} {is_}, not {was}" for n, is_, was in unlike["shape"]],
+        "of another type": [f"{n} {is_}, not {was}" for n, is_, was in unlike["dtype"]],
+        "changed": [n for n, _, _ in unlike["sha256"] if n not in moved],
+    }
+    if found := "; ".join(f"{len(names)} {fault} ({few(names)})" for fault, names in faults.items() if names):
+        raise RunError(f"{show(where)} does not hold what was exported: {found}; copy or export it again")
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import ClassVar
 
 from diffcli.errors import UsageError
 from diffcli.plugin import Spec, Use, hookimpl, opt
-from diffcli.sections import EvalOptions, SampleOptions
+from diffcli.sections import EvalOptions
+from diffcli_vision.reconstructing import ReconstructionSample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +79,10 @@ class VAEOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VAESample(SampleOptions):
+class VAESample(ReconstructionSample):
     """[sample] of vae: held-out images and what comes back of them, or pictures or latents of your own."""
+
+    sources: ClassVar[tuple[str, ...]] = ("input", "prior", "latents")
 
     input: str | None = opt(
         None,
@@ -91,34 +94,6 @@ class VAESample(SampleOptions):
         "Decode N(0, 1) in place of encoded images. With a KL weight of 1e-6 these are no digits: so weak a KL leaves the "
         "latents where they are.",
     )
-    keep_latents: bool = opt(False, "Keep what the images are encoded to, scaled, in latents.safetensors.")
-    latents: Path | None = opt(None, "Decode a latents.safetensors that --keep-latents left.")
-
-    def __post_init__(self) -> None:
-        given = [name for name in ("input", "prior", "latents") if getattr(self, name) not in (None, False)]
-        if len(given) > 1:
-            raise UsageError(f"--{given[0]} and --{given[1]} are two things to decode; keep one")
-        if self.keep_latents and given and given != ["input"]:
-            raise UsageError(
-                f"--keep-latents keeps what images are encoded to, but --{given[0]} encodes none; leave it out"
-            )
-        if n := self.count():
-            object.__setattr__(self, "samples", n)
-
-    def count(self) -> int:
-        """How many there are of what was given; 0 where nothing was, or where it cannot be read, as sampling will say."""
-        if self.input is not None:
-            from diffcli_vision.inputs import listed
-
-            try:
-                return len(listed(self.input))
-            except UsageError:
-                return 0
-        if self.latents is not None:
-            from diffcli_vae.latents import rows
-
-            return rows(self.latents)
-        return 0
 
 
 @dataclass(frozen=True, kw_only=True)

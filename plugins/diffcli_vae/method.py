@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diffcli.core.method import Batch, Method, Preview, Wrap
+from diffcli.core.method import Batch, Preview, Wrap
 from diffcli.core.random import Rng
 from diffcli.core.space import Space
-from diffcli_vae import VAEOptions, VAESample, latents
-from diffcli_vision import inputs
+from diffcli_vae import VAEOptions
+from diffcli_vision.reconstruction import Reconstruction
 
 
 def divergence(mean: Tensor, logvar: Tensor) -> Tensor:
@@ -27,14 +25,13 @@ def divergence(mean: Tensor, logvar: Tensor) -> Tensor:
     return 0.5 * (mean.square() + torch.expm1(logvar) - logvar).flatten(1).sum(1)
 
 
-class VAE(Method):
+class VAE(Reconstruction):
     """E_q || x_hat(z) - x ||^2 / D + kl_weight KL(q(z | x) || N(0, 1)): a mean over pixels, a sum over latents.
 
     An autoencoder that others live in: `encode` gives s times the mode, which has a standard deviation of 1 (Rombach et al.
     2022, appendix G). latent_scale is s, latent_bound a bound of |s mode|; both are set before each checkpoint.
     """
 
-    reconstructs: ClassVar[bool] = True
     calibration: ClassVar[int] = 25_600
 
     network: Any
@@ -47,8 +44,13 @@ class VAE(Method):
         self.config, self.space, self.network = config, space, model(inputs=channels, outputs=channels)
         self.register_buffer("latent_scale", torch.ones(()))
         self.register_buffer("latent_bound", torch.ones(()))
-        self.opened: tuple[VAESample, Tensor] | None = None  # what --latents named last
         self.latent_mean = math.nan  # of the mode, unscaled: it is logged, and never subtracted
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """(z, H/f, W/f)."""
+        shape: tuple[int, ...] = self.network.shape
+        return shape
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, C, H, W) -> (mean, logvar) of q(z | x), each (B, z, H/f, W/f), in float32."""
@@ -103,28 +105,8 @@ class VAE(Method):
         return ("loss", "psnr", "ssim", "rate", "latents", "fd")
 
     def wish(self, batch: Batch, options: Any, held_out: Callable[[], Any]) -> Batch:
-        """Held-out image i for sample i, or picture i of --input; in `eps` row i of --latents; nothing for --prior."""
-        items, device = batch.index.cpu(), batch.index.device
-        if isinstance(options, VAESample) and options.prior:
-            return batch
-        if isinstance(options, VAESample) and options.latents is not None:
-            z = self.given(options)
-            return batch._replace(eps=z[items % len(z)].to(device))
-        if isinstance(options, VAESample) and options.input is not None:
-            files = inputs.listed(options.input)
-            pixels = [inputs.read(files[i % len(files)], self.space.shape) for i in items.tolist()]
-            x = torch.from_numpy(np.stack(pixels)).to(device).float() / 127.5 - 1
-            return batch._replace(x=x)
-        data = held_out()
-        items = items % len(data)
-        return batch._replace(x=data.batch(items, items, self.space).x.to(device))
-
-    def given(self, options: VAESample) -> Tensor:
-        """The latents of --latents, read once for all batches that are drawn with these options."""
-        if self.opened is None or self.opened[0] is not options:
-            z = latents.read(Path(str(options.latents)), self.network.shape, latents.fingerprint(self))
-            self.opened = options, z
-        return self.opened[1]
+        """Held-out image i for sample i, or what is given; nothing for --prior."""
+        return batch if getattr(options, "prior", False) else super().wish(batch, options, held_out)
 
     def trajectory(
         self, batch: Batch, shape: tuple[int, ...], sampler: Any, times: Tensor, wrap: Wrap, rng: Rng
@@ -134,16 +116,7 @@ class VAE(Method):
             yield times[0], batch.x
             yield times[-1], self.decode(self.encode(batch.x), rng)
             return
-        z = rng.normal("prior", self.network.shape) if batch.eps is None else batch.eps
+        z = rng.normal("prior", self.network.shape) if batch.z is None else batch.z
         x = self.decode(z, rng)
         yield times[0], x
         yield times[-1], x
-
-    def keep(self, samples: Any, options: Any, folder: Path) -> list[Path]:
-        """The latents that --keep-latents asked for, of the images as they were given."""
-        if not options.keep_latents:
-            return []
-        parts = samples.given.x.to(self.latent_scale.device).split(self.space.rows)
-        with torch.no_grad():
-            z = torch.cat([self.encode(x).cpu() for x in parts])
-        return [latents.write(z, latents.fingerprint(self), samples.facts, folder)]

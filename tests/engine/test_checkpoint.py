@@ -20,13 +20,12 @@ from diffcli.engine.checkpoint import (
     latest,
     load_into,
     open_checkpoint,
-    open_model,
     pack_optimizer,
     save,
     unpack_optimizer,
-    write_model,
 )
 from diffcli.engine.manifest import Damaged, seal
+from diffcli.engine.model_folder import open_model, write_model
 from diffcli.engine.rundir import committed
 from diffcli.errors import EnvironmentProblem, NonFinite, RunError
 

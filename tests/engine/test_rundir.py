@@ -96,7 +96,6 @@ def test_a_path_comes_before_a_method_unless_it_is_no_run(tmp_path: Path, monkey
     "text, message",
     [
         ("rf", "no run of rf below runs: train one first with diffcli train rf"),
-        ("hub:me/it", "hub:me/it: models of the Hub are not read yet"),
         ("no/such", "no/such does not exist"),
         ("nothing", "nothing does not exist; give a method's name, or a run"),
         ("empty", "^empty holds no run, checkpoint or model; give a method's name, or a run"),

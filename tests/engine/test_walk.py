@@ -46,7 +46,7 @@ class Owner(Method):
 
     def loss(self, batch: Any, rng: Any) -> Any: ...
 
-    def steps(self, sampler: Any) -> int:
+    def default_steps(self, sampler: Any) -> int:
         return 3
 
     def times(self, steps: int, spacing: str, grid: Any) -> Tensor:

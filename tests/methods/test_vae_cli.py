@@ -14,7 +14,7 @@ from commands import DIGITS, TINY
 from diffcli.engine import preview
 from diffcli.engine.assemble import open_data
 from diffcli.engine.load import load
-from diffcli_vae.latents import fingerprint
+from diffcli_vision.latents import fingerprint
 
 
 def test_training_leaves_reconstructions_latents_and_statistics(vae_home):

@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from diffcli.engine.assemble import open_data
 from diffcli.engine.load import load
 from diffcli.errors import NonFinite, UsageError
-from diffcli_vae import VAESample, latents
-from diffcli_vae.latents import fingerprint
+from diffcli_vae import VAESample
+from diffcli_vision import latents
+from diffcli_vision.latents import fingerprint
 
 LATENTS = (2, 2, 2)
 

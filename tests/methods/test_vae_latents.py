@@ -93,7 +93,7 @@ def test_what_is_given_comes_back_twice_or_reconstructed():
         assert (float(t), float(s)) == (1, 0) and torch.equal(start, x)
         assert torch.equal(end, method.decode(method.encode(x)))
         z = normal(3, 2, 4, 4)
-        assert torch.equal(list(walk(Batch(index, eps=z), rng=Rows(0, index, 3)))[-1][1], method.decode(z))
+        assert torch.equal(list(walk(Batch(index, z=z), rng=Rows(0, index, 3)))[-1][1], method.decode(z))
         drawn = Rows(0, index, 3).normal("prior", (2, 4, 4))
         assert torch.equal(list(walk(Batch(index), rng=Rows(0, index, 3)))[-1][1], method.decode(drawn))
 
