@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from diffcli import recipe as recipes
 from diffcli.registry import OWN, registry
@@ -24,6 +25,11 @@ SMALL = {
     "eval": ["--steps", "2"],
     "bench": ["--samplers", "ddim"],
 }
+OWN_SMALL = {  # of methods with networks and grids of their own
+    ("train", "mae-noprop"): ["--steps", "2", "--batch-size", "8", "--width", "16", "--dataset", "digits"],
+    ("eval", "mae-noprop"): ["--steps", "4", "--reference", "40"],
+    ("train", "mdiffae"): ["--steps", "2", "--batch-size", "8", "--width", "16", "--dataset", "digits"],
+}
 
 
 def lines() -> list[list[str]]:
@@ -37,9 +43,12 @@ def test_the_commands_run_in_their_order(cli, monkeypatch):
     assert (
         cli("train", "rf", "--cond", "label", "--output", "runs/rf/first", *SMALL["train"]).code == 0
     )  # of the first block
+    Path("photos").mkdir()
+    for k in range(4):
+        Image.new("L", (20 + k, 17), 60 * k).save(f"photos/{k}.png")
     for program, *argv in lines():
         assert program == "diffcli"
-        small = SMALL.get(argv[0], [])
+        small = OWN_SMALL.get(tuple(argv[:2]), SMALL.get(argv[0], []))
         if "--recipe" in argv:
             small = [*small, "--multipliers", "1,2", "--attention", "0,1"]
         if "guidance" in argv[-1]:

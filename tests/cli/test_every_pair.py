@@ -18,7 +18,7 @@ GAUSSIAN = [name for name, spec in registry().specs("method").items() if spec.fa
 SCHEDULES = {name: spec for name, spec in registry().specs("schedule").items() if spec.family == "gaussian"}
 DATASETS = [name for name, spec in registry().specs("dataset").items() if spec.family in (None, "gaussian")]
 SAMPLERS = [name for name, spec in registry().specs("sampler").items() if spec.family == "gaussian"]
-NAMED = {"ddim", "ancestral", "euler", "midpoint", "heun", "ralston", "rk4", "ab2", "dpmpp-2m", "dpmpp-3m", "dpmpp-2m-sde", "unipc", "churn"}  # fmt: skip
+NAMED = {"ddim", "ancestral", "euler", "midpoint", "heun", "ralston", "rk4", "ab2", "dpmpp-2m", "dpmpp-3m", "dpmpp-2m-sde", "unipc", "churn", "renoise"}  # fmt: skip
 
 
 OWN = {("rf", "rectified"), ("ddpm", "cosine")}  # the others are walked less often
@@ -26,6 +26,7 @@ PAIRS = [
     pytest.param(method, schedule, marks=[] if (method, schedule) in OWN else [pytest.mark.slow])
     for method in GAUSSIAN
     for schedule in SCHEDULES
+    if not registry().get("method", method).network  # the others have tests of their own
 ]
 
 

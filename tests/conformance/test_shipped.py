@@ -11,18 +11,24 @@ from PIL import Image
 
 from diffcli.plugin import KINDS
 from diffcli.registry import OWN, registry
-from diffcli.testing import MethodSuite, PluginSuite, SamplerSuite, ScheduleSuite, Suite
+from diffcli.testing import DatasetSuite, MethodSuite, PluginSuite, SamplerSuite, ScheduleSuite, Suite
 from diffcli.testing.check import SUITES
 
 SMALL = {"channels": 8, "multipliers": (1, 2)}  # of a U-Net
+DECODERS = {"patch": 2, "width": 32, "depth": 2, "heads": 2, "decoder_width": 16, "decoder_depth": 1}  # of a chain
+DICO = {"width": 16, "encoder_depth": 1, "decoder_depth": 1, "kernel": 3}
 OPTIONS: dict[tuple[str, str], Any] = {
     ("method", "rf"): {"model": SMALL},
     ("method", "ddpm"): {"model": SMALL},
     ("method", "iddpm"): {"model": SMALL, "dataset": {"size": 8}},
     ("method", "ldm"): {"model": SMALL},
     ("method", "mdlm"): {"model": SMALL},
+    ("method", "mdiffae"): {"model": DICO},
+    ("denoiser", "mdiffae"): {"model": DICO},
     ("method", "vae"): {"model": {"channels": 8}},
+    ("method", "mae-noprop"): {"model": DECODERS, "dataset": {"size": 8}},
     ("denoiser", "mdlm"): {"model": SMALL},
+    ("denoiser", "mae-noprop"): {"model": DECODERS, "dataset": {"size": 8}},
     ("model", "biggan-unet"): {"channels": 8},
     ("model", "unet-concat"): SMALL,
     ("model", "unet-cross"): SMALL,
@@ -41,11 +47,20 @@ MORE: list[tuple[type[Suite], str, dict[str, Any]]] = [  # what some are with ot
     (SamplerSuite, "confidence", {"choice_temperature": 0.0}),
     (SamplerSuite, "remdm", {"strategy": "rescale", "eta": 1.0}),
     (SamplerSuite, "remdm", {"strategy": "conf", "eta": 0.5}),
+    (DatasetSuite, "folder", {"path": "pictures", "size": 6, "crop": "random", "flip": True}),
+    (DatasetSuite, "folder", {"path": "pictures", "size": 6, "crop": "resized", "color": "grey", "workers": 1}),
+    (DatasetSuite, "cifar10", {"crop": 16, "flip": True}),
     (MethodSuite, "mdlm", {"method": {"missing": 0.5}, "model": SMALL}),
     (
         MethodSuite,
         "iddpm",
         {"method": {"objective": "vlb"}, "schedule": {"timesteps": 4}, "model": SMALL, "dataset": {"size": 8}},
+    ),
+    (MethodSuite, "mae-noprop", {"method": {"levels": "equiprob", "encoder_grad": "detach"}, "model": DECODERS}),
+    (
+        MethodSuite,
+        "mdiffae",
+        {"method": {"path_drop_prob": 0.5}, "model": {**DICO, "topology": "skip", "decoder_depth": 3}},
     ),
     (MethodSuite, "ldm", {"method": {"conditioning": "cross-attention"}, "model": SMALL}),
     (MethodSuite, "ldm", {"method": {"cond": "none"}, "model": SMALL}),
@@ -88,7 +103,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A folder with the pictures and the text that two data sets are of."""
     folder: Path = tmp_path_factory.mktemp("files")
     for k in range(24):
-        place = folder / "pictures" / ("train", "test")[k % 4 == 3] / ("dark", "bright")[k % 2]
+        place = folder / "pictures" / ("train", "test")[k % 8 in (3, 6)] / ("dark", "bright")[k % 2]
         place.mkdir(parents=True, exist_ok=True)
         Image.linear_gradient("L").rotate(15 * k).resize((8, 8)).point(lambda v, k=k: v // 2 + 128 * (k % 2)).save(
             place / f"{k}.png"
