@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
+from inspect import isroutine
+from types import ModuleType
 from typing import Any, get_args
 
 import pluggy
@@ -35,6 +38,15 @@ TAKEN = {
 }
 
 
+class Quick(pluggy.PluginManager):
+    """Looks for hooks among the functions of a module, not among all that it imports."""
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
+        if isinstance(plugin, ModuleType) and not isroutine(vars(plugin).get(name)):
+            return None
+        return super().parse_hookimpl_opts(plugin, name)
+
+
 def collect(plugin: Any) -> list[tuple[Kind, Spec]]:
     """Call the hooks of a plugin and check what they return. Raises PluginError, and whatever the plugin raises."""
     version = getattr(plugin, "DIFFCLI_API", API_VERSION)
@@ -42,18 +54,8 @@ def collect(plugin: Any) -> list[tuple[Kind, Spec]]:
         raise PluginError(
             f"it was written for version {show(version, 20)} of the plugin interface; this is {API_VERSION}"
         )
-    manager = pluggy.PluginManager("diffcli")
-    manager.add_hookspecs(Hooks)
     hooks = {f"diffcli_{kind}s": kind for kind in KINDS}
-    try:
-        manager.register(plugin)
-        manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        wrong = re.search(r"unknown hook '(\w+)'", str(error))
-        raise PluginError(
-            f"there is no hook {wrong[1]}{nearest(wrong[1], hooks)}" if wrong else " ".join(str(error).split())
-        ) from None
-    implemented = {name: getattr(manager.hook, name).get_hookimpls() for name in hooks}
+    implemented = implementations(plugin, hooks)
     for name in vars(plugin) if hasattr(plugin, "__dict__") else ():
         if name.startswith("diffcli_") and callable(getattr(plugin, name)) and not implemented.get(name):
             raise PluginError(f"{name} is not marked with @hookimpl")
@@ -73,6 +75,31 @@ def collect(plugin: Any) -> list[tuple[Kind, Spec]]:
                 check(spec, hooks[hook], hook)
                 found.append((hooks[hook], spec))
     return found
+
+
+@cache
+def manager() -> Quick:
+    """One for all plugins, each of which is in it while it is asked: to read the hooks themselves takes longest."""
+    made = Quick("diffcli")
+    made.add_hookspecs(Hooks)
+    return made
+
+
+def implementations(plugin: Any, hooks: Iterable[str]) -> dict[str, list[Any]]:
+    """What a plugin has for each hook. Raises PluginError for what is no hook, or is called otherwise than it."""
+    asked = manager()
+    try:
+        asked.register(plugin)
+        asked.check_pending()
+        return {name: getattr(asked.hook, name).get_hookimpls() for name in hooks}
+    except pluggy.PluginValidationError as error:
+        wrong = re.search(r"unknown hook '(\w+)'", str(error))
+        raise PluginError(
+            f"there is no hook {wrong[1]}{nearest(wrong[1], hooks)}" if wrong else " ".join(str(error).split())
+        ) from None
+    finally:
+        if asked.is_registered(plugin):
+            asked.unregister(plugin)
 
 
 def check(spec: Any, kind: Kind, hook: str) -> None:
@@ -112,11 +139,18 @@ def check(spec: Any, kind: Kind, hook: str) -> None:
         if found is not None:
             options(found)
     try:
-        structure(TrainOptions, spec.train, "train")
+        if spec.train:
+            structure(TrainOptions, spec.train, "train")
     except UsageError as error:
         need(False, str(error).removeprefix("recipe key "))
     need(kind != "extractor" or not options(spec.config), "an extractor takes no options; its name says all")
-    walks, trains = {**options(SampleOptions), **options(EvalOptions)}, options(TrainOptions)
-    shared = walks if kind == "sampler" else {**walks, **trains} if kind == "dataset" else trains
+    taken = taken_by(kind)
     for option in options(spec.config).values():
-        need(option.name not in TAKEN | shared.keys(), f"{option.flag} is already a flag of diffcli; rename the field")
+        need(option.name not in taken, f"{option.flag} is already a flag of diffcli; rename the field")
+
+
+@cache
+def taken_by(kind: Kind) -> frozenset[str]:
+    """The flags that a part of this kind cannot bring, as the commands that have its options have them already."""
+    walks, trains = {*options(SampleOptions), *options(EvalOptions)}, {*options(TrainOptions)}
+    return frozenset(TAKEN | (walks if kind == "sampler" else walks | trains if kind == "dataset" else trains))
