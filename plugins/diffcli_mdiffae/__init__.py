@@ -169,5 +169,5 @@ def diffcli_methods() -> Iterable[Spec]:
         card="diffcli_mdiffae.card:card",
         plots={"rows": "diffcli_mdiffae.figures:rows"},
         train={"steps": 3000, "batch_size": 64, "lr": 3e-3, "warmup": "50", "beta2": 0.99, "weight_decay": 0.0},
-        paper="https://huggingface.co/data-archetype/mdiffae-v1",
+        paper="https://arxiv.org/abs/2505.11196",
     )
