@@ -124,6 +124,11 @@ def refuse_nll(bench: Bench) -> None:
     """UsageError where the likelihood by the probability-flow ODE has no meaning."""
     if bench.model.recipe.spec.family != "gaussian":
         raise UsageError("nll by the probability-flow ODE is of gaussian methods; this one has none")
+    method, name = bench.model.method, bench.model.recipe.method.name
+    if method.reconstructs or method.spacing is not None:
+        raise UsageError(
+            f"nll is of images that nothing is known of, but {name} is told the image itself; leave it out"
+        )
     of_bytes(bench, "nll")
 
 

@@ -74,6 +74,8 @@ def owned(model: Model, o: SampleOptions, name: str, sampler: Sampler) -> None:
         raise UsageError(
             f"--spacing {o.spacing} is not of {who}, whose own levels are {method.spacing}; leave --spacing out"
         )
+    if method.spacing is not None and o.rho != options(SampleOptions)["rho"].default:
+        raise UsageError(f"--rho {o.rho:g} spaces levels of noise, but {who} has levels of its own; leave --rho out")
     if method.on_grid and (strayed := astray(model, o, sampler)):
         able = ", ".join(one for one in fitting(model.recipe.spec, "sampler") if not astray(model, o, default(one)))
         raise UsageError(

@@ -78,6 +78,11 @@ def test_another_spacing_than_its_own_is_refused() -> None:
         walk(owner(), SampleOptions(spacing="uniform"), part("heun"), 2)
 
 
+def test_the_exponent_of_another_spacing_is_refused() -> None:
+    with pytest.raises(UsageError, match="--rho 3 spaces levels of noise, but rf has levels of its own"):
+        walk(owner(), SampleOptions(rho=3.0), part("heun"), 2)
+
+
 @pytest.mark.parametrize("name", OFF)
 def test_samplers_between_its_levels_are_refused_with_those_that_are_not(name: str) -> None:
     with pytest.raises(UsageError, match=f"{name} calls the network at t = ") as raised:

@@ -97,6 +97,11 @@ def test_what_has_no_meaning_is_refused_in_a_line(trained, tmp_path, flags, says
     assert ran.code == 2 and says in " ".join(ran.err.split()) and not (tmp_path / "drawn").exists()
 
 
+def test_its_likelihood_is_refused(trained):
+    ran = run("eval", trained[0], "--metric", "nll")
+    assert ran.code == 2 and "mae-noprop is told the image itself" in " ".join(ran.err.split())
+
+
 def test_other_networks_and_other_methods_do_not_go_with_it(tmp_path):
     ran = run("train", "mae-noprop", "--model", "unet", *SHORT, "--output", tmp_path / "run")
     assert ran.code == 2 and "mae-decoders" in ran.err
