@@ -35,7 +35,7 @@ class TrainOptions:
     weight_decay: float = opt(1e-4, "Decoupled weight decay of AdamW.", min=0)
     beta1: float = opt(0.9, "Decay of AdamW's mean of gradients.", min=0, max=0.99999)
     beta2: float = opt(0.999, "Decay of AdamW's mean of squared gradients.", min=0, max=0.9999999)
-    adam_eps: float = opt(1e-8, "Added to AdamW's root of squared gradients.", min=0)
+    adam_eps: float = opt(1e-8, "Added to AdamW's root of squared gradients.", min=1e-16)
     clip_grad: float = opt(1.0, "Bound of the gradient norm; 0 is none.", min=0)
     clip_by: Literal["all", "part"] = opt(
         "all", "What --clip-grad bounds: all gradients together, or those of each part of the network by itself."

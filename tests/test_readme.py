@@ -43,9 +43,9 @@ def test_the_commands_run_in_their_order(cli, monkeypatch):
     assert (
         cli("train", "rf", "--cond", "label", "--output", "runs/rf/first", *SMALL["train"]).code == 0
     )  # of the first block
-    Path("photos").mkdir()
+    Path("pictures").mkdir()
     for k in range(4):
-        Image.new("L", (20 + k, 17), 60 * k).save(f"photos/{k}.png")
+        Image.new("L", (20 + k, 17), 60 * k).save(f"pictures/{k}.png")
     for program, *argv in lines():
         assert program == "diffcli"
         small = OWN_SMALL.get(tuple(argv[:2]), SMALL.get(argv[0], []))

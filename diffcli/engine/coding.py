@@ -18,6 +18,7 @@ from diffcli.nn.blocks import crop, pad
 from diffcli.parts import Part
 from diffcli.sections import SampleOptions
 
+BEYOND = 1 + 1e-3  # a number that is larger is not in [-1, 1], whatever was rounded
 PIXELS = 2**19  # most of them at a time: larger pictures go through the network one by one
 GIVEN = ("samples", "per_class", "input", "latents", "keep_latents", "trajectory")  # say what is decoded, not how
 
@@ -95,20 +96,26 @@ def able(model: Model) -> None:
 
 
 def accept(model: Model, x: Tensor) -> None:
-    """UsageError for images that cannot be encoded as they are."""
+    """UsageError for what are no images, or cannot be encoded as they are."""
     able(model)
+    if not isinstance(x, Tensor):
+        raise UsageError(
+            f"images are a tensor, not a {type(x).__name__}; of files there is diffcli sample RUN --input FILES"
+        )
     method, (channels, height, width) = model.method, model.space.shape
     wanted = (
         f"(B, {channels}, H, W) with sides that {method.multiple} divides"
         if method.any_size
         else f"(B, {channels}, {height}, {width})"
     )
-    fits = x.ndim == 4 and x.is_floating_point() and x.shape[1] == channels
+    fits = x.ndim == 4 and x.is_floating_point() and x.shape[1] == channels and len(x) > 0
     if fits and method.any_size:
         fits = min(x.shape[-2:]) > 0 and not any(side % method.multiple for side in x.shape[-2:])
     if not fits or (not method.any_size and tuple(x.shape[1:]) != model.space.shape):
         more = "; reconstruct pads and crops others" if method.any_size else ""
         raise UsageError(f"images are floats {wanted} in [-1, 1], not {tuple(x.shape)} of {x.dtype}{more}")
+    if not bool(torch.isfinite(x).all()) or float(x.abs().max()) > BEYOND:
+        raise UsageError("images are finite and in [-1, 1], and these are not; of 8 bits they are x / 127.5 - 1")
 
 
 def decodes_to(model: Model, z: Tensor) -> tuple[int, ...]:

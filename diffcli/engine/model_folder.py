@@ -12,8 +12,8 @@ from torch import Tensor
 
 from diffcli.engine import foreign, hub
 from diffcli.engine.checkpoint import Checkpoint
-from diffcli.engine.files import acting, dump_json, parse_json, publish, read_capped
-from diffcli.engine.manifest import TENSOR_CAP
+from diffcli.engine.files import acting, parse_json, publish, read_capped
+from diffcli.engine.manifest import TENSOR_CAP, seal
 from diffcli.engine.rundir import JSON_CAP
 from diffcli.engine.weights import contents, pack
 from diffcli.errors import RunError, show
@@ -25,6 +25,9 @@ def open_model(folder: Path) -> Checkpoint:
     if model is None:
         raise RunError(f"{show(folder)} is no model folder: a config.json with one file of safetensors beside it")
     config = parse_json(read_capped(model.config, JSON_CAP), str(folder / "config.json"))
+    body = {key: value for key, value in config.items() if key != "seal"}
+    if "seal" in config and parse_json(seal(body), "")["seal"] != config["seal"]:
+        raise RunError(f"{show(folder / 'config.json')} does not say what was exported: it was changed, or is damaged")
     data = read_capped(model.weights, TENSOR_CAP)
     meta, step = foreign.described(config), config.get("step")
     files = {"model.safetensors": (len(data), hashlib.sha256(data).hexdigest())}
@@ -46,7 +49,7 @@ def write_model(folder: Path, models: Mapping[str, tuple[Mapping[str, Any], Mapp
         data = pack(tensors, str(folder))
         files += [
             (os.path.join(inside, "model.safetensors"), data),
-            (os.path.join(inside, "config.json"), dump_json({**config, "tensors": contents(data, str(folder))})),
+            (os.path.join(inside, "config.json"), seal({**config, "tensors": contents(data, str(folder))})),
         ]
     publish(folder, files, folder.with_name(f".tmp-{folder.name}-{os.getpid()}"))
     return folder

@@ -43,11 +43,8 @@ class Found:
     @property
     def run(self) -> Path:
         """The folder that pictures and measures of it belong to: a checkpoint's run, or the folder itself."""
-        return (
-            self.path.parent.parent
-            if self.kind == "checkpoint" and self.path.parent.name == "checkpoints"
-            else self.path
-        )
+        inside = self.kind == "checkpoint" and self.path.parent.name == "checkpoints"
+        return self.path.parent.parent if inside else self.path
 
 
 def find(text: str, runs: Path = Path("runs"), *, started: bool = False) -> Found:
@@ -157,6 +154,10 @@ def recipe_tables(path: Path) -> dict[str, Any]:
 def recipe_in(meta: Any) -> dict[str, Any] | None:
     """The recipe that a checkpoint or a model folder carries."""
     tables = meta.get("recipe") if isinstance(meta, dict) else None
+    if isinstance(tables, dict) and not all(isinstance(table, dict) for table in tables.values()):
+        raise RunError(
+            "the recipe that a model carries holds something else than tables; it was changed, or is damaged"
+        )
     return tables if isinstance(tables, dict) else None
 
 

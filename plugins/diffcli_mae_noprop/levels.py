@@ -49,6 +49,11 @@ class Levels:
             self.sigma = self.at(self.share)  # (T + 1,) both ends of each
             self.sigma[0], self.sigma[-1] = high, low
             borders = self.sigma[1:-1].log()
+            if not bool((self.sigma.diff() < 0).all()):
+                raise UsageError(
+                    f"--p-mean {process.p_mean:g} and --p-std {process.p_std:g} put nothing between sigma {low:g} and {high:g}, "
+                    f"where {decoders} decoders are to share it; give others"
+                )
         self.rising = (-borders).tolist()  # of -ln sigma
 
     def below(self, sigma: Tensor) -> Tensor:

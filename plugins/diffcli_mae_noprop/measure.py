@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffcli.core.denoiser import Cond, Denoiser, Prediction
@@ -183,17 +184,19 @@ def noting(wrap: Callable[[Denoiser], Denoiser], noted: list[Noted]) -> Callable
 
 @torch.no_grad()
 def flops(bench: Any) -> Iterator[Record]:
-    """Floating-point operations of one image, two a multiplication with addition, as torch counts matrix products."""
+    """Floating-point operations of one image, two a multiplication with addition, as torch counts matrix products.
+
+    Those of attention are counted as it is written out, whichever kernel computes it.
+    """
     method, model = bench.model.method, bench.model
-    net, items = method.denoiser.net, torch.zeros(1, dtype=torch.int64, device=model.device)
-    batch, rng = bench.test.batch(items, items, model.space), Rows(0, items, 1)
-    with FlopCounterMode(display=False) as counter:
+    net, (batch, rng) = method.denoiser.net, next(completed(bench, 1))
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         cond = method.cond(batch, rng)
     encoder = counter.get_total_flops()
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         net.decode(0, cond["features"], cond["visible"], batch.x, torch.zeros(1, device=model.device))
     decoder = counter.get_total_flops()
-    about = {"unit": "FLOP", "split": bench.test.split, "images": 1, "mask_ratio": float(method.config.mask_ratio)}
+    about = {"unit": "FLOP", "split": bench.test.split, "images": 1, "mask_ratio": ratio(bench)}
     yield bench.record("flops[encoder]", encoder, **about)
     yield bench.record("flops[decoder]", decoder, **about)
     yield bench.record("flops[walk]", encoder + method.config.decoders * decoder, **about)

@@ -183,7 +183,7 @@ class MAENoProp(Method):
                     "visible, or train with --mask-dropout above 0 to draw from nothing"
                 )
             if files is not None:
-                raise UsageError(f"--mask-ratio {ratio:g} hides all of --input; leave one of them out")
+                raise UsageError(f"--mask-ratio {ratio:g} hides all of --input; leave --input or --mask-ratio out")
             return batch
         x = self.given(batch.index, files, held_out)
         known = self.denoiser.net.pixels(self.mask(Rows(options.seed, batch.index, len(x)), count))

@@ -149,8 +149,7 @@ class MDiffAE(Reconstruction):
     def decode(self, z: Tensor, rng: Rng) -> Tensor:
         """(B, b, h, w) -> (B, C, hP, wP), not clamped: one step from noise of its own to x_0, as ddim takes it."""
         batch = Batch(rng.index, z=z)
-        t = torch.ones((), dtype=torch.float64)
-        x_t = self.denoiser.process.sigma(t) * rng.normal("decode", self.size(batch, ()))
+        x_t, t = self.begin((), batch, rng), torch.ones((), dtype=torch.float64)
         x: Tensor = self.denoiser(x_t, t, self.cond(batch, rng)).x_0
         return x
 
@@ -162,7 +161,10 @@ class MDiffAE(Reconstruction):
         return shape if batch.x is None else tuple(batch.x.shape[1:])
 
     def begin(self, shape: tuple[int, ...], batch: Batch, rng: Rng) -> Tensor:
-        return super().begin(self.size(batch, shape), batch, rng)
+        """Noise of a purpose of its own: that of latents which are drawn is another."""
+        one = torch.ones((), dtype=torch.float64)
+        noise: Tensor = self.denoiser.process.sigma(one) * rng.normal("decode", self.size(batch, shape))
+        return noise
 
     def default_steps(self, sampler: Any) -> int:
         """One: more bring images that look no nearer."""

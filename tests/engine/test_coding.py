@@ -132,12 +132,14 @@ def test_the_first_prediction_is_the_network_s_own(diffusing):
     """One step that ends at x_0 is the decoder called once at t = 1, on noise of the size of the picture."""
     m, z = diffusing, noise(2, 4, 3, 5)
     index = torch.arange(2)
-    p = m.method.denoiser.process
-    x = p.prior((3, 12, 20), Rows(0, index, 2))
+    sigma = m.method.denoiser.process.sigma(torch.ones((), dtype=torch.float64))
+    x = sigma * Rows(0, index, 2).normal("decode", (3, 12, 20))
     with torch.no_grad():
         cond = {"latent": z, "keep": torch.ones(2, 1, 3, 5, dtype=torch.bool)}
         wanted = m.method.denoiser(x, torch.ones(()), cond).x_0
+        as_latents_do = m.method.decode(z, Rows(0, index, 2))
     assert torch.allclose(m.decode(z), wanted.clamp(-1, 1), atol=1e-5)
+    assert torch.allclose(as_latents_do, wanted, atol=1e-5), "latents that are drawn decode alike"
 
 
 def test_padding_of_a_walked_decoder_is_cropped(diffusing):

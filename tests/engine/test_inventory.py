@@ -105,9 +105,31 @@ def test_runs_and_checkpoints_have_lists_too(trained, cli):
     assert ran.code == 4 and "does not exist" in ran.err
 
 
+def test_a_config_that_says_something_else_than_was_exported_is_refused(small):
+    """A number of the recipe is as dear as a number of a tensor; how the file is laid out means nothing."""
+    config = json.loads((small / "config.json").read_text())
+    (small / "config.json").write_text(json.dumps(config))
+    load(small)
+    for change in (
+        {"facts": {**config["facts"], "classes": 7}},
+        {"step": 3},
+        {"recipe": {**config["recipe"], "sample": {}}},
+    ):
+        (small / "config.json").write_text(json.dumps({**config, **change}))
+        with pytest.raises(RunError, match=r"config\.json does not say what was exported"):
+            load(small)
+
+
+def test_a_recipe_of_something_else_than_tables_is_refused(small):
+    config = json.loads((small / "config.json").read_text())
+    (small / "config.json").write_text(json.dumps({**config, "recipe": {**config["recipe"], "foo": 1}}))
+    with pytest.raises(RunError, match="holds something else than tables"):
+        load(small)
+
+
 def test_a_folder_of_before_the_hashes_is_read_and_its_hash_told(small, capsys):
     config = json.loads((small / "config.json").read_text())
-    listed = config.pop("tensors")
+    listed, _ = config.pop("tensors"), config.pop("seal")
     assert listed.keys() == load_file(small / "model.safetensors").keys()
     (small / "config.json").write_text(json.dumps(config))
     assert load(small).sha256 in (told := capsys.readouterr().err) and "does not say the hash of each" in told
@@ -118,6 +140,7 @@ def test_a_folder_of_before_the_hashes_is_read_and_its_hash_told(small, capsys):
 @pytest.mark.parametrize("listed", [[], "x", {"a": 3}, {}])
 def test_a_list_that_is_none_is_refused(small, listed):
     config = json.loads((small / "config.json").read_text())
+    del config["seal"]
     (small / "config.json").write_text(json.dumps({**config, "tensors": listed}))
     with pytest.raises(RunError, match=r"list of its tensors|left over"):
         load(small)

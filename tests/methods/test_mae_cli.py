@@ -97,6 +97,17 @@ def test_what_has_no_meaning_is_refused_in_a_line(trained, tmp_path, flags, says
     assert ran.code == 2 and says in " ".join(ran.err.split()) and not (tmp_path / "drawn").exists()
 
 
+@pytest.mark.parametrize("ratio", [0.75, 0.5])
+def test_operations_are_those_of_the_formula(trained, ratio):
+    """A block of width w on n tokens with an MLP of 4: n (3 + 1 + 8) w^2 and 2 n^2 w multiplications; 1 + 16 patches here."""
+    found = {r["metric"]: r["value"] for r in measure.flops(bench(trained[0], mask_ratio=ratio))}
+    n, seen, patch = 16, int(16 * (1 - ratio)), 3 * 2 * 2
+    encoder = n * patch * 16 + (1 + seen) * 12 * 16**2 + 2 * (1 + seen) ** 2 * 16
+    decoder = (1 + seen) * 16 * 8 + n * patch * 8 + 17 * 12 * 8**2 + 2 * 17**2 * 8 + 17 * 8 * patch
+    assert found["flops[encoder]"] == 2 * encoder and found["flops[decoder]"] == 2 * decoder
+    assert found["flops[walk]"] == 2 * (encoder + 4 * decoder)
+
+
 def test_its_likelihood_is_refused(trained):
     ran = run("eval", trained[0], "--metric", "nll")
     assert ran.code == 2 and "mae-noprop is told the image itself" in " ".join(ran.err.split())
