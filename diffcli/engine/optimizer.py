@@ -15,10 +15,6 @@ def optimizer_of(method: Method, o: TrainOptions, on: torch.device) -> torch.opt
 
     UsageError where each part is to be clipped by itself, and the groups name none, and for a warm-up that does not rise.
     """
-    if o.clip_by == "part" and not o.clip_grad:
-        raise UsageError(
-            "--clip-by part says what --clip-grad bounds, but --clip-grad is 0; give a bound, or leave it out"
-        )
     if o.warmup_lr is not None and o.warmup_lr > o.lr:
         raise UsageError(
             f"--warmup-lr {o.warmup_lr:g} is above --lr {o.lr:g}, to which it is to rise; give a lower one"

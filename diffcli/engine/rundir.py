@@ -162,8 +162,7 @@ def recipe_in(meta: Any) -> dict[str, Any] | None:
 
 
 def method_of(tables: dict[str, Any] | None) -> str | None:
-    method = (tables or {}).get("method")
-    name = method.get("name") if isinstance(method, dict) else None
+    name = (tables or {}).get("method", {}).get("name")
     return name if isinstance(name, str) else None
 
 
