@@ -66,6 +66,7 @@ MORE: list[tuple[type[Suite], str, dict[str, Any]]] = [  # what some are with ot
     (MethodSuite, "ldm", {"method": {"cond": "none"}, "model": SMALL}),
     (MethodSuite, "ddpm", {"method": {"prediction": "v"}, "schedule": {"name": "vp"}, "model": SMALL}),
 ]
+LONG = ("test_the_loss_falls", "test_it_ends_on_the_data")  # laws that take seconds in all
 LARGE = ("cifar10", "mnist", "fashion-mnist", "shapes")  # data sets that take seconds to compare
 
 
@@ -93,7 +94,7 @@ def cases() -> Iterator[Any]:
     for suite in shipped():
         for law in suite.laws():
             more = next((f"-{k}" for k, found in enumerate(MORE) if found[2] is suite.options), "")
-            slow = suite.name in LARGE or (more and issubclass(suite, MethodSuite))
+            slow = suite.name in LARGE or more or law in LONG
             id = f"{suite.kind}-{suite.name}{more}-{law.removeprefix('test_')}"
             yield pytest.param(suite, law, id=id, marks=[pytest.mark.slow] if slow else [])
 
