@@ -65,12 +65,10 @@ class MAESample(SampleOptions):
     def __post_init__(self) -> None:
         if self.input is None:
             return
-        from diffcli_vision.inputs import listed
+        from diffcli_vision.inputs import count
 
-        try:
-            object.__setattr__(self, "samples", len(listed(self.input)))
-        except UsageError:  # as sampling will say
-            return
+        if n := count(self.input):
+            object.__setattr__(self, "samples", n)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +20,7 @@ from diffcli.schedules.gaussian import EDM
 from diffcli_mae_noprop import MAENoPropOptions
 from diffcli_mae_noprop.levels import Levels
 from diffcli_mae_noprop.network import Backbone, pooled
-from diffcli_vision import inputs
+from diffcli_vision.reconstruction import given
 
 
 class Completion(Preconditioned):
@@ -185,21 +184,9 @@ class MAENoProp(Method):
             if files is not None:
                 raise UsageError(f"--mask-ratio {ratio:g} hides all of --input; leave --input or --mask-ratio out")
             return batch
-        x = self.given(batch.index, files, held_out)
+        x = given(batch.index, files, held_out, self.space)
         known = self.denoiser.net.pixels(self.mask(Rows(options.seed, batch.index, len(x)), count))
         return batch._replace(x=x, known=known.expand(x.shape))
-
-    def given(self, index: Tensor, text: str | None, held_out: Callable[[], Any]) -> Tensor:
-        """(B, C, H, W): the held-out images, or those of files, in turn."""
-        items = index.cpu()
-        if text is not None:
-            files = inputs.listed(text)
-            pixels = [inputs.read(files[i % len(files)], self.space.shape) for i in items.tolist()]
-            return torch.from_numpy(np.stack(pixels)).to(index.device).float() / 127.5 - 1
-        data = held_out()
-        items = items % len(data)
-        x: Tensor = data.batch(items, items, self.space).x.to(index.device)
-        return x
 
     def trajectory(
         self, batch: Batch, shape: tuple[int, ...], sampler: Any, times: Tensor, wrap: Wrap, rng: Rng

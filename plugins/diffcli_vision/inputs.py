@@ -42,6 +42,14 @@ def listed(text: str) -> list[Path]:
     return found
 
 
+def count(text: str) -> int:
+    """How many pictures a text names; 0 where it cannot be read, as whoever reads them will say."""
+    try:
+        return len(listed(text))
+    except UsageError:
+        return 0
+
+
 def below(piece: str) -> list[Path]:
     """One file, the pictures of a folder without hidden ones, or the files that a pattern fits; none where there are none."""
     path = Path(piece)

@@ -42,12 +42,9 @@ class ReconstructionSample(SampleOptions):
     def count(self) -> int:
         """How many there are of what was given; 0 where nothing was, or where it cannot be read, as sampling will say."""
         if self.input is not None:
-            from diffcli_vision.inputs import listed
+            from diffcli_vision.inputs import count
 
-            try:
-                return len(listed(self.input))
-            except UsageError:
-                return 0
+            return count(self.input)
         if self.latents is not None:
             from diffcli_vision.latents import rows
 

@@ -50,13 +50,8 @@ class Reconstruction(Method):
                     "diffcli sample, or decode them one by one"
                 )
             return batch._replace(z=torch.stack([codes[i % len(codes)] for i in items]).to(device))
-        if isinstance(options, ReconstructionSample) and options.input is not None:
-            files = inputs.listed(options.input)
-            pictures = [scaled(inputs.read(files[i % len(files)], self.space.shape)) for i in items]
-            return batch._replace(x=torch.stack(pictures).to(device))
-        data = held_out()
-        numbers = torch.tensor([i % len(data) for i in items])
-        return batch._replace(x=data.batch(numbers, numbers, self.space).x.to(device))
+        text = options.input if isinstance(options, ReconstructionSample) else None
+        return batch._replace(x=given(batch.index, text, held_out, self.space))
 
     def files(self, options: Any) -> list[Path]:
         given = options.input if isinstance(options, ReconstructionSample) else None
@@ -97,3 +92,16 @@ class Reconstruction(Method):
 def scaled(pixels: Any) -> Tensor:
     """uint8 of any shape -> [-1, 1]."""
     return torch.from_numpy(pixels.copy()).float() / 127.5 - 1
+
+
+def given(index: Tensor, text: str | None, held_out: Callable[[], Any], space: Space) -> Tensor:
+    """(B, C, H, W): picture i of the files that a text names, resized to the images of a space, else held-out image i; in turn."""
+    items = index.cpu()
+    if text is not None:
+        files = inputs.listed(text)
+        pictures = [scaled(inputs.read(files[i % len(files)], space.shape)) for i in items.tolist()]
+        return torch.stack(pictures).to(index.device)
+    data = held_out()
+    items = items % len(data)
+    x: Tensor = data.batch(items, items, space).x.to(index.device)
+    return x
