@@ -22,8 +22,9 @@ from torch import Tensor
 from diffcli import recipe as recipes
 from diffcli.core.random import Rows
 from diffcli.engine.environment import environment
-from diffcli.engine.job import batch_of, prepare
+from diffcli.engine.job import prepare
 from diffcli.engine.precision import autocast
+from diffcli.engine.step import batch_of
 from diffcli.testing.network import awake
 
 IMAGES = {"dataset": {"name": "shapes", "size": 32}}  # of the size of CIFAR-10's

@@ -23,6 +23,10 @@ TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 TAKEN = {
     "recipe",
     "resume",
+    "resize",
+    "devices",
+    "nodes",
+    "rendezvous",
     "init",
     "output",
     "show",

@@ -8,7 +8,7 @@ from typing import Literal
 from diffcli.plugin import opt
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 SPAN = r"\d+(ep)?"  # 500: steps; 10ep: epochs
 
 
@@ -43,7 +43,19 @@ class TrainOptions:
     ema: float = opt(
         0.995, "Decay of the averaged weights, warmed up as (1 + n)/(10 + n); 0 keeps none.", min=0, max=0.9999999
     )
-    precision: Precision = opt("auto", "Numbers that the network computes in; auto is bf16 on CUDA, fp32 elsewhere.")
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16", "fp64"] = opt(
+        "auto",
+        "Numbers that the network computes in; auto is bf16 on CUDA, fp32 elsewhere. fp16 scales its loss; tf32 is of CUDA; "
+        "fp64 is for proofs.",
+    )
+    compile: bool = opt(False, "Compile the networks with torch.compile: minutes first, then faster steps on CUDA.")
+    checkpointing: bool = opt(
+        False, "Keep no activations inside the blocks of the networks, and compute them again in the backward pass."
+    )
+    channels_last: bool = opt(False, "Keep images with their channels innermost; measure it before you choose it.")
+    strategy: Literal["ddp", "fsdp"] = opt(
+        "ddp", "On several devices, each has the whole model (ddp), or a share of it (fsdp: PyTorch's FSDP2)."
+    )
     device: Device = opt("auto", "Where to compute; auto takes CUDA, then MPS, then the CPU.")
     seed: int = opt(0, "Everything random follows from it.", min=0, max=2**31 - 1)
     sample_every: str = opt("0", "Preview pictures every 500 steps, or 10ep; 0 is at the end alone.", pattern=SPAN)

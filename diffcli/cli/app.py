@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from diffcli import __version__
 from diffcli.cli.flags import HELP, Quiet
+from diffcli.engine.launch import worker
 from diffcli.errors import CheckFailed, DiffcliError, PluginError, Stopped, UsageError, show
 from diffcli.options import nearest
 
@@ -118,8 +119,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run() -> None:
-    """The console script."""
-    sys.exit(main())
+    """The console script. A process that is one of several ends at once: nothing that still waits can hold it up."""
+    code = main()
+    if worker():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def verdict(error: BaseException) -> tuple[int, str]:

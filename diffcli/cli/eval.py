@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from diffcli import recipe as recipes
-from diffcli.cli import output
+from diffcli.cli import output, several
 from diffcli.cli.flags import Given, Section, command, extra
 from diffcli.cli.group import Lazy, group
 from diffcli.cli.method import belongs, below, chooser, chosen, folder, known_run, method_of, panel, tables_of, values
@@ -45,11 +45,14 @@ class Eval(Lazy):
         base = below(tables, spec, args, CHOOSERS)
 
         def run(
-            given: Given, *, json: bool, others: list[str] | None, plot: str | None, output: str | None, **_: Any
+            given: Given, *, json: bool, others: list[str] | None, plot: str | None, output: str | None, **more: Any
         ) -> None:
             plots = [] if plot is None else [name.strip() for name in plot.split(",")]
-            tables = recipes.overlay(chosen(args, spec, CHOOSERS), given)
-            evaluate([text, *(others or [])], tables, plots, output, json)
+            tables, where = recipes.overlay(chosen(args, spec, CHOOSERS), given), several.place(**more)
+            if plots and where.count > 1:
+                raise UsageError("pictures are drawn by one process; leave --devices out, or --plot")
+            runs = [text, *(others or [])]
+            several.run(where, lambda world: evaluate(runs, tables, plots, output, json, world))
 
         sections = [panel(kind, base) for kind in PANELS if kind in spec.uses]
         config = spec.eval or EvalOptions
@@ -63,6 +66,7 @@ class Eval(Lazy):
             *(chooser(kind, base) for kind in CHOOSERS if kind in spec.uses),
             extra("plot", str | None, None, PLOT.format(", ".join([*PLOTS, *spec.plots])), metavar="<name,...>"),
             extra("output", str | None, None, OUTPUT, metavar="<path>", show_default=False),
+            *several.extras(),
         ]
         elsewhere = {"sample": spec.sample or SampleOptions, "train": TrainOptions}
         return command(
@@ -70,8 +74,11 @@ class Eval(Lazy):
         )
 
 
-def evaluate(texts: list[str], given: Tables, plots: list[str], place: str | None, json: bool) -> None:
-    """Call the engine for each run, after all have been found. plots: names; with any, measures are taken only by name."""
+def evaluate(texts: list[str], given: Tables, plots: list[str], place: str | None, json: bool, world: Any) -> None:
+    """Call the engine for each run, after all have been found. plots: names; with any, measures are taken only by name.
+
+    world: the processes that measure together.
+    """
     from diffcli.engine.rundir import find
 
     runs = [find(text) for text in texts]
@@ -83,7 +90,7 @@ def evaluate(texts: list[str], given: Tables, plots: list[str], place: str | Non
         raise UsageError("--output is the folder of a comparison; give two runs or more, or leave it out")
     if plots:
         drawable(runs, made, plots, beside, wanted)
-    records, files = measured(runs, made, asked, beside) if wanted else ([], [])
+    records, files = measured(runs, made, asked, beside, world) if wanted else ([], [])
     if plots:
         from diffcli.engine.plots import plot
 
@@ -111,7 +118,7 @@ def drawable(runs: list[Any], made: list[recipes.Recipe], plots: list[str], besi
 
 
 def measured(
-    runs: list[Any], made: list[recipes.Recipe], asked: list[EvalOptions], place: Path | None
+    runs: list[Any], made: list[recipes.Recipe], asked: list[EvalOptions], place: Path | None, world: Any
 ) -> tuple[list[dict[str, Any]], list[Path]]:
     """Measure one run, or several side by side, and tell it; the records, and where they are kept.
 
@@ -122,7 +129,7 @@ def measured(
         from diffcli.engine.compare import compare
 
         paths = [run.path for run in runs]
-        comparison, unkept = whole(lambda: compare(paths, made, asked, place, output.progress()))
+        comparison, unkept = whole(lambda: compare(paths, made, asked, place, output.progress(), world))
         warned(comparison.records)
         output.rows(*comparison.table())
         if unkept is not None:
@@ -131,7 +138,7 @@ def measured(
     from diffcli.engine.evaluate import evaluate as engine
 
     path = runs[0].path
-    found, unkept = whole(lambda: engine(path, made[0], asked[0], output.progress()))
+    found, unkept = whole(lambda: engine(path, made[0], asked[0], output.progress(), world))
     records = [{"run": str(path), **one} for one in found]
     told(records)
     if unkept is not None:

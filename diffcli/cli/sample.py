@@ -7,7 +7,7 @@ from typing import Any
 from typer.core import TyperCommand
 
 from diffcli import recipe as recipes
-from diffcli.cli import output, reconstructed
+from diffcli.cli import output, reconstructed, several
 from diffcli.cli.flags import Given, Section, command, extra
 from diffcli.cli.group import Lazy, group
 from diffcli.cli.method import belongs, below, chooser, chosen, folder, known_run, method_of, panel, tables_of, values
@@ -31,8 +31,10 @@ class Sample(Lazy):
         spec = method_of(tables)
         base = below(tables, spec, args, CHOOSERS)
 
-        def run(given: Given, *, json: bool, output: str | None, show: bool, explain: bool, **_: Any) -> None:
-            sample(text, tables, recipes.overlay(chosen(args, spec, CHOOSERS), given), output, show, explain, json)
+        def run(given: Given, *, json: bool, output: str | None, show: bool, explain: bool, **more: Any) -> None:
+            asked = recipes.overlay(chosen(args, spec, CHOOSERS), given)
+            work = lambda world: sample(text, tables, asked, output, show, explain, json, world)
+            several.run(several.place(**more), work)
 
         sections = [panel("sampler", base)] if "sampler" in spec.uses else []
         sections.append(Section("sample", type(base.sample), "Sampling", values(base.sample)))
@@ -41,13 +43,16 @@ class Sample(Lazy):
             extra("output", str | None, None, PLACE, metavar="<path>"),
             extra("show", bool, False, "Draw the grid, or write the first texts, in the terminal."),
             extra("explain", bool, False, "Print the formulas and the steps of the walk, and draw nothing."),
+            *several.extras(),
         ]
         help = f"Draw from {text}: {spec.summary}"
         return command(text, help, sections, run, extras, belongs(spec, base, CHOOSERS, {"train": TrainOptions}))
 
 
-def sample(text: str, tables: Tables, given: Tables, place: str | None, show: bool, explain: bool, json: bool) -> None:
-    """Call the engine."""
+def sample(
+    text: str, tables: Tables, given: Tables, place: str | None, show: bool, explain: bool, json: bool, world: Any
+) -> None:
+    """Call the engine. world: the processes that draw together."""
     from diffcli.engine.rundir import find
 
     run = find(text)
@@ -62,7 +67,9 @@ def sample(text: str, tables: Tables, given: Tables, place: str | None, show: bo
         return
     from diffcli.engine.draw import draw
 
-    pictures, profile = draw(run.path, recipe, output=folder(place), show_them=show, console=output.progress())
+    pictures, profile = draw(
+        run.path, recipe, output=folder(place), show_them=show, console=output.progress(), world=world
+    )
     reconstructed.told(profile.pop("table", []), profile.get("mean", {}))
     output.result(pictures)
     output.last({"folder": str(pictures), "run": str(run.path), **profile}, json)

@@ -8,7 +8,7 @@ from typing import Any
 from typer.core import TyperCommand
 
 from diffcli import recipe as recipes
-from diffcli.cli import output
+from diffcli.cli import output, several
 from diffcli.cli.flags import Given, Section, command, complete, extra, peek
 from diffcli.cli.group import Lazy, group
 from diffcli.cli.method import (
@@ -55,8 +55,12 @@ class Train(Lazy):
         spec = method_of(tables)
         base = below(tables, spec, args, CHOOSERS)
 
-        def run(given: Given, *, json: bool, output: str | None, resume: str | None, **_: Any) -> None:
-            train(tables, recipes.overlay(chosen(args, spec, CHOOSERS), given), output, resume, json)
+        def run(given: Given, *, json: bool, output: str | None, resume: str | None, resize: bool, **more: Any) -> None:
+            if resize and resume is None:
+                raise UsageError("--resize is of a run that is gone on with; give it with --resume")
+            asked, where = recipes.overlay(chosen(args, spec, CHOOSERS), given), several.place(**more)
+            readable(recipes.resolve(recipes.overlay(tables, asked)).parts)  # refused once, before there are many
+            several.run(where, lambda world: train(tables, asked, output, resume, resize, json, world))
 
         sections = [panel("method", base), *(panel(kind, base) for kind in PANELS if kind in spec.uses)]
         sections.append(Section("train", TrainOptions, "Training", values(base.train)))
@@ -65,7 +69,9 @@ class Train(Lazy):
             extra("recipe", str | None, None, "Recipe to start from: a shipped one by name, or a .toml file.", metavar="<name|file>",
                   autocompletion=complete(recipes.shipped)),
             extra("resume", str | None, None, "Run to go on with; latest is the newest of the method.", metavar="<run|latest>"),
+            extra("resize", bool, False, "Go on with other --devices than before: sound, but not exact to the bit."),
             extra("output", str | None, None, "Folder of the run; unset is runs/<method>/<time>.", metavar="<path>"),
+            *several.extras(),
         ]  # fmt: skip
         elsewhere = {"sample": spec.sample or SampleOptions, "eval": spec.eval or EvalOptions}
         explain = belongs(spec, base, ("model", "schedule", "dataset"), elsewhere)
@@ -108,16 +114,17 @@ def run_of(text: str) -> Any:
     return found
 
 
-def train(tables: Tables, given: Tables, place: str | None, resume: str | None, json: bool) -> None:
-    """Call the engine."""
+def train(
+    tables: Tables, given: Tables, place: str | None, resume: str | None, resize: bool, json: bool, world: Any
+) -> None:
+    """Call the engine. world: the processes that train together."""
     recipe = recipes.resolve(recipes.overlay(tables, given))
-    readable(recipe.parts)
     going_on = run_of(recipe.method.name if resume == "latest" else resume).path if resume else None
     for line in header(recipe, origins(recipe, tables, given)):
         output.say(line)
     from diffcli.engine.train import train as engine
 
-    run: Path = engine(recipe, folder(place), resume=going_on, console=output.progress())
+    run: Path = engine(recipe, folder(place), resume=going_on, resize=resize, console=output.progress(), world=world)
     output.result(run)
     output.last({"run": str(run), "method": recipe.method.name}, json)
 

@@ -112,6 +112,11 @@ class Method(nn.Module, ABC):
         """
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
+    def networks(self) -> Iterable[nn.Module]:
+        """The modules whose calls are compiled where that is asked for: the denoiser's network, else all there are."""
+        net = getattr(self.denoiser, "net", None)
+        return self.children() if net is None else [net]
+
     def preview(self) -> Preview:
         """The cheap way that pictures during training are drawn."""
         nodes = self.denoiser.process.nodes

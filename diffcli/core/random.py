@@ -65,6 +65,10 @@ class Rng(ABC):
         """(B, *shape) in [0, 1)."""
         return self.draw(purpose, tuple(shape), dtype, torch.rand).to(self.device, non_blocking=True)
 
+    def everyone(self, rows: Tensor) -> Tensor:
+        """The rows (B, *) of all processes that share a batch, where each has its own; here those of this one."""
+        return rows
+
     @abstractmethod
     def draw(self, purpose: str, shape: tuple[int, ...], dtype: torch.dtype, fill: Fill) -> Tensor:
         """(B, *shape) on the CPU, by `fill`."""
@@ -77,13 +81,18 @@ class Rng(ABC):
 class Blocks(Rng):
     """Training: one generator for a block of positions of the endless sample stream, seeded by (seed, purpose, call, block).
 
-    A block is 16 images, or as many small draws as make 1024 numbers: addressing then costs microseconds.
+    A block is 16 images, or as many small draws as make 1024 numbers: addressing then costs microseconds. gather: see
+    `everyone`.
     """
 
-    def __init__(self, seed: int, index: Tensor, total: int):
+    def __init__(self, seed: int, index: Tensor, total: int, gather: Callable[[Tensor], Tensor] | None = None):
         super().__init__(seed, index, total)
+        self.gather = gather
         self.calls: Counter[str] = Counter()
         self.generator = torch.Generator()
+
+    def everyone(self, rows: Tensor) -> Tensor:
+        return rows if self.gather is None else self.gather(rows)
 
     def draw(self, purpose: str, shape: tuple[int, ...], dtype: torch.dtype, fill: Fill) -> Tensor:
         call, self.calls[purpose] = self.calls[purpose], self.calls[purpose] + 1

@@ -15,8 +15,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffcli import recipe as recipes
-from diffcli.engine.job import Job, prepare, step_once
+from diffcli.engine.job import Job, prepare
 from diffcli.engine.precision import precision_of
+from diffcli.engine.step import step_once
 from diffcli.errors import UsageError, show
 from diffcli.registry import registry
 

@@ -16,6 +16,7 @@ from diffcli.engine.evaluate import measured as measure
 from diffcli.engine.evaluate import opened
 from diffcli.engine.files import acting, dump_json, durable, room
 from diffcli.engine.measures import objective
+from diffcli.engine.ranks import ALONE, World
 from diffcli.engine.records import Record, Unkept, comparable
 from diffcli.engine.rundir import CLOCK, STAMP
 from diffcli.errors import UsageError, show
@@ -84,6 +85,7 @@ def compare(
     options: Sequence[EvalOptions],
     folder: Path | None = None,
     console: Console | None = None,
+    world: World = ALONE,
 ) -> Comparison:
     """Measure runs and write table.json, compare.png and compare.pdf to a new or empty folder, by default compare/<time>.
 
@@ -95,7 +97,7 @@ def compare(
         vacant(folder)
     names, console = labels(runs), console or Console(stderr=True)
     refuse_other_data(names, [{"dataset": recipe.parts["dataset"].name} for recipe in recipes])
-    benches = [opened(*one) for one in zip(runs, recipes, options, strict=True)]
+    benches = [opened(*one, world) for one in zip(runs, recipes, options, strict=True)]
     refuse_other_data(names, [{"shape": b.model.facts.shape, "split": b.test.split} for _, b in benches])
     several = len({objective(bench.model) for _, bench in benches}) > 1
     without = {"loss": "losses of different objectives are different functions"} if several else {}
@@ -109,6 +111,8 @@ def compare(
         measured.append([{"run": str(run), **record} for record in records])
         for name, before in zip(names, measured[:-1], strict=False):
             refuse_unlike(before, measured[-1], name, names[len(measured) - 1])
+    if not world.first:
+        return Comparison(names, measured, [])
     if folder is None:
         folder = fresh(Path("compare"), f"{datetime.now():{CLOCK}}")
     with acting("write", folder):

@@ -15,10 +15,11 @@ from diffcli.engine.files import acting, at_once, dump_json, durable, room
 from diffcli.engine.load import Model, read
 from diffcli.engine.media import medium
 from diffcli.engine.progress import Bar
+from diffcli.engine.ranks import ALONE, World
 from diffcli.engine.restored import leave, sheet
 from diffcli.engine.rundir import CLOCK, find
 from diffcli.engine.sample import Samples, sample, wishes
-from diffcli.errors import RunError, show
+from diffcli.errors import RunError, UsageError, show
 from diffcli.options import options, table
 from diffcli.parts import Part
 from diffcli.recipe import Recipe
@@ -32,11 +33,12 @@ def draw(
     output: Path | None = None,
     show_them: bool = False,
     console: Console | None = None,
+    world: World = ALONE,
 ) -> tuple[Path, dict[str, Any]]:
     """Draw what the recipe's [sample] and [sampler] ask for; the folder of pictures or texts, and its profile.
 
     output: a new or empty folder; by default samples/<time>-<method>-<sampler> in the run, or here for a model folder.
-    Where the method keeps files of its own, as reflow its pairs, what is drawn of the samples is a glance.
+    world: the processes that draw together; the first one writes. Where the method keeps files of its own, as reflow its pairs, what is drawn of the samples is a glance.
     Raises DiffcliError. No folder is made before all is drawn; profile.json comes last, so a folder without it is not whole.
     """
     console, o = console or Console(stderr=True), recipe.sample
@@ -50,10 +52,14 @@ def draw(
     media.refuse(o)
     name = f"{recipe.method.name}-{part.name if part else 'none'}"
     if restore.wanted(model, o):
+        if world.size > 1:
+            raise UsageError("pictures and latents of your own are made anew by one process; leave --devices out")
         return restored(model, o, part, output, home, name, console, show_them)
     n, _ = wishes(model, o)
     with Bar("sample", n, console) as bar:
-        samples = sample(model, o, part, tick=bar.update)
+        samples = sample(model, o, part, tick=bar.update, world=world)
+    if not world.first:
+        return Path(), {}
     folder = output or fresh(home, f"{datetime.now():{CLOCK}}-{name}")
     with acting("write", folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,8 @@ import copy
 import torch
 from torch import nn
 
+from diffcli.engine.parallel import local
+
 
 class EMA:
     """d_n = min(decay, (1 + n)/(10 + n)) after n updates, so that the initial weights are soon forgotten; buffers are copied."""
@@ -19,6 +21,7 @@ class EMA:
     def update(self, model: nn.Module, n: int) -> None:
         """Average in the weights of `model`; n: updates so far."""
         decay = min(self.decay, (1 + n) / (10 + n))
-        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
-        for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
-            mine.copy_(theirs)
+        mine, theirs = ([local(p) for p in m.parameters()] for m in (self.model, model))
+        torch._foreach_lerp_(mine, theirs, 1 - decay)
+        for kept, now in zip(self.model.buffers(), model.buffers(), strict=True):
+            kept.copy_(now)

@@ -18,6 +18,7 @@ from diffcli.engine.compared import REFERENCE, Compared, Plain, digest, extracto
 from diffcli.engine.load import Model, read, split
 from diffcli.engine.measures import measure, refuse_unknown
 from diffcli.engine.precision import autocast
+from diffcli.engine.ranks import ALONE, World
 from diffcli.engine.records import Record, Unkept, append, ready, record
 from diffcli.engine.refusals import refuse
 from diffcli.engine.rundir import Found, find
@@ -32,21 +33,26 @@ PART = 5000  # training images at a time: their distances to 1,000 samples then 
 
 
 @torch.no_grad()
-def held_out_loss(model: Model, data: Any, images: int = 10000, seed: int = 0) -> float:
-    """The loss on held-out images, each at its own fixed noise and stratified time: curves of different runs compare."""
-    n, total = min(images, len(data)), 0.0
-    method = model.method.eval()
-    for items in torch.arange(n, device=model.device).split(model.space.rows):
+def held_out_loss(model: Model, data: Any, images: int = 10000, seed: int = 0, world: World = ALONE) -> float:
+    """The loss on held-out images, each at its own fixed noise and stratified time: curves of different runs compare.
+
+    Each process of the world takes parts of them; the sum is the same to the bit for any number of processes.
+    """
+    n, found = min(images, len(data)), dict[int, float]()
+    method, parts = model.method.eval(), torch.arange(n, device=model.device).split(model.space.rows)
+    for number in range(world.rank, len(parts), world.size):
+        items = parts[number]
         with autocast(model.recipe.train.precision, model.device):
             losses = method.loss(data.batch(items, items, model.space), Rows(seed, items, n))
-        total += float(losses["loss"]) * len(items)
-    return total / n
+        found[number] = float(losses["loss"]) * len(items)
+    sums = {number: loss for each in world.gathered(found) for number, loss in each.items()}
+    return sum(sums[number] for number in range(len(parts))) / n
 
 
 class Bench:
     """A model on the bench: its data and its samples are read and drawn once, when a measure or a plot asks for them.
 
-    test: the held-out split as the method sees it, where it is open already.
+    test: the held-out split as the method sees it, where it is open already; world: the processes that measure together.
     """
 
     def __init__(
@@ -57,7 +63,9 @@ class Bench:
         tick: Callable[[int], None] = lambda done: None,
         *,
         test: Any = None,
+        world: World = ALONE,
     ):
+        self.world = world
         self.model, self.recipe, self.options, self.tick = model, recipe, options, tick
         self.splits = {} if test is None else {"test": test}
         self.hashes: dict[str, str] = {}
@@ -77,7 +85,7 @@ class Bench:
         o, method = self.options, self.model.method
         if method.reconstructs:
             o = replace(o, samples=min(o.samples, len(self.test)))  # each held-out image once
-        return sample(self.model, o, self.recipe.parts.get("sampler"), tick=self.tick)
+        return sample(self.model, o, self.recipe.parts.get("sampler"), tick=self.tick, world=self.world)
 
     def split(self, name: str) -> Any:
         """A split of the data set as the method sees it, of the kind the model was trained on."""
@@ -110,7 +118,7 @@ class Bench:
 
     def loss(self, images: int) -> float:
         """The method's own loss on this many held-out images."""
-        return held_out_loss(self.model, self.test, images, self.options.seed)
+        return held_out_loss(self.model, self.test, images, self.options.seed, self.world)
 
     def pictures(self, data: Any) -> Iterator[Tensor]:
         """All images (m, C, H, W) of a split in their order, some at a time, on the CPU."""
@@ -176,25 +184,33 @@ def chosen(bench: Bench, without: Mapping[str, str] = NOTHING) -> list[str]:
     return fit
 
 
-def evaluate(run: str | Path, recipe: Recipe, options: EvalOptions, console: Console | None = None) -> list[Record]:
+def evaluate(
+    run: str | Path,
+    recipe: Recipe,
+    options: EvalOptions,
+    console: Console | None = None,
+    world: World = ALONE,
+) -> list[Record]:
     """Measure a run; its records, each appended to evals.jsonl beside it when it is known.
 
-    recipe: the run's, with the sampler to use; options: see Recipe.evaluation. Raises DiffcliError; Unkept, which carries
+    recipe: the run's, with the sampler to use; options: see Recipe.evaluation; world: the processes that measure together:
+    they draw samples and take the held-out loss each in parts, and the first one writes. Raises DiffcliError; Unkept, which carries
     the records, where they were measured and could not be appended.
     """
-    return measured(*opened(run, recipe, options), console or Console(stderr=True))
+    return measured(*opened(run, recipe, options, world), console or Console(stderr=True))
 
 
-def opened(run: str | Path, recipe: Recipe, options: EvalOptions) -> tuple[Found, Bench]:
+def opened(run: str | Path, recipe: Recipe, options: EvalOptions, world: World = ALONE) -> tuple[Found, Bench]:
     """A run and its model on the bench. Raises DiffcliError, also where its records could not be kept."""
     found = find(str(run))
     ready(found)
-    return found, benched(found, recipe, options)
+    return found, benched(found, recipe, options, world)
 
 
-def benched(found: Found, recipe: Recipe, options: EvalOptions) -> Bench:
+def benched(found: Found, recipe: Recipe, options: EvalOptions, world: World = ALONE) -> Bench:
     """The model of a run on the bench, as the options say that it is read."""
-    return Bench(read(found, raw=options.raw, device=options.device, place=options.autoencoder), recipe, options)
+    model = read(found, raw=options.raw, device=options.device, place=options.autoencoder)
+    return Bench(model, recipe, options, world=world)
 
 
 def measured(found: Found, bench: Bench, console: Console, without: Mapping[str, str] = NOTHING) -> list[Record]:
@@ -210,7 +226,7 @@ def measured(found: Found, bench: Bench, console: Console, without: Mapping[str,
             made = list(measure(name, bench.recipe.spec)(bench))
             records += made
             try:
-                append(found, made)
+                append(found, made if bench.world.first else [])
             except DiffcliError as error:
                 unkept = error
     for line in bench.notes:

@@ -10,7 +10,7 @@ from typing import Any
 from diffcli import recipe as recipes
 from diffcli.engine.assemble import fitted
 from diffcli.engine.load import load
-from diffcli.engine.resume import HARMLESS, MOVED, unlike
+from diffcli.engine.resume import HARMLESS, MOVED, ROUNDING, unlike
 from diffcli.engine.rundir import Found, find, recognize, runs_in
 from diffcli.errors import DiffcliError, RunError, show
 from diffcli.options import table
@@ -18,7 +18,7 @@ from diffcli.parts import Tables
 from diffcli.recipe import Recipe
 from diffcli.registry import registry
 
-FREE = HARMLESS | MOVED | {"seed", "log_every"}  # in these a run may differ from the recipe
+FREE = HARMLESS | ROUNDING | MOVED | {"seed", "log_every"}  # in these a run may differ from the recipe
 
 
 def encoding(recipe: Recipe) -> Recipe | None:

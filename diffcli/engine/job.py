@@ -1,40 +1,39 @@
-"""What a training step is: a pure function of (recipe, weights, step number), so that a resume changes nothing."""
+"""A training, put together and tried before anything is written."""
 
 from __future__ import annotations
 
-import copy
 import os
-import random
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from diffcli.core.method import Batch, Method
-from diffcli.core.random import Blocks, key
+from diffcli.core.method import Method
 from diffcli.core.space import Autoencoder
-from diffcli.engine import checkpoint, length, preview
+from diffcli.engine import checkpoint, parallel, preview
 from diffcli.engine.assemble import Assembly, Facts, assemble, open_data
 from diffcli.engine.ema import EMA
 from diffcli.engine.encoded import encoded
 from diffcli.engine.load import Model, autoencoder, load
-from diffcli.engine.optimizer import clip, optimizer_of
-from diffcli.engine.precision import autocast, device
+from diffcli.engine.optimizer import optimizer_of
+from diffcli.engine.precision import device, settle
+from diffcli.engine.ranks import ALONE, World
 from diffcli.engine.rundir import find
+from diffcli.engine.step import batch_of, losses_of
 from diffcli.errors import NonFinite, PluginError, UsageError, show
 from diffcli.recipe import Recipe, resolve
-
-WARM, TIMED, ENOUGH = 3, 40, 3.0  # steps not timed; steps, or seconds, that are
-PICTURES = 0.95  # of a budget is for steps, the rest for pictures and checkpoints
 
 
 @dataclass
 class Job:
-    """Everything a step needs. autoencoder: SHA-256 of the weights whose latents the method lives in."""
+    """Everything a step needs.
+
+    step: the method's loss, over all processes of the world; scaler: of the loss, for fp16; autoencoder: SHA-256 of the
+    weights whose latents the method lives in; shown: a copy of the method that can be looked at, where the averaged
+    weights themselves cannot, as each process has a share of them, or they are float64.
+    """
 
     assembly: Assembly
     data: Any
@@ -43,6 +42,10 @@ class Job:
     ema: EMA
     optimizer: torch.optim.AdamW
     autoencoder: str | None
+    step: nn.Module
+    scaler: torch.amp.GradScaler
+    world: World = ALONE
+    shown: Method | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -58,20 +61,38 @@ class Job:
         return sum(p.numel() for p in self.method.parameters())
 
     def model(self, where: str, step: int) -> Model:
-        """The averaged weights as sampling and evaluation see them."""
+        """The averaged weights as sampling and evaluation see them; all processes ask at once.
+
+        Where each has a share of them, only the first process has the model.
+        """
         a = self.assembly
-        return Model(a.recipe, self.ema.model, a.space, a.facts, self.device, where, step, "ema", "")
+        return Model(a.recipe, self.averaged(), a.space, a.facts, self.device, where, step, "ema", "")
+
+    def averaged(self) -> Method:
+        """The method with the averaged weights, whole and in float32."""
+        method: Method = self.ema.model  # type: ignore[assignment]
+        if self.shown is None:
+            return method
+        tensors = parallel.collected(method.state_dict(), self.world.first)
+        if self.world.first:
+            self.shown.load_state_dict(tensors)
+        return self.shown
 
 
-def prepare(recipe: Recipe, sha256: str | None = None, first: Recipe | None = None) -> Job:
+def prepare(recipe: Recipe, sha256: str | None = None, first: Recipe | None = None, world: World = ALONE) -> Job:
     """Put everything together and try the first batch and the previews; nothing is written.
 
     sha256: of the autoencoder that the weights to come have known. A latent method that is given none, or a method for
     which `first` is yet to be trained, gets an untrained one: trials, speed and laws need no better.
     """
     o = recipe.train
-    on = device(o.device)
-    data = open_data(recipe, "train")
+    on = device(o.device, world.local if world.size > 1 else None)
+    settle(o.precision, on)
+    if o.batch_size < world.size * o.accumulate:
+        raise UsageError(
+            f"--batch-size {o.batch_size} is less than {world.size} processes x {o.accumulate} parts; take a larger one"
+        )
+    data = world.in_turn(lambda: open_data(recipe, "train"))
     facts = Facts.of(data)
     encoder = autoencoder(recipe, facts, o.device, sha256)
     if first is None and recipe.spec.autoencoder:
@@ -80,14 +101,60 @@ def prepare(recipe: Recipe, sha256: str | None = None, first: Recipe | None = No
     method = assembly.method
     if o.init is not None:
         begin_from(load(o.init, raw=True, device="cpu"), assembly, f"--init {show(o.init)}")
-    method.to(on)
+    method.to(on, memory_format=torch.channels_last) if o.channels_last else method.to(on)
+    shown = parallel.plain(method) if o.precision == "fp64" else None
+    method = method.double() if o.precision == "fp64" else method
     data, held_out = method.data(data).to(on), method.view(open_data(recipe, "test")).to(on)
     data, held_out = (encoded(each, assembly.space, on, o.cache_latents) for each in (data, held_out))
     assembly = replace(assembly, facts=replace(assembly.facts, split=data.split))  # with what the method does to it
-    job = Job(assembly, data, held_out, on, EMA(method, o.ema), optimizer_of(method, o, on), encoder and encoder.sha256)
+    scaler = torch.amp.GradScaler(on.type, enabled=o.precision == "fp16")
+    ema, optimizer, known = EMA(method, o.ema), optimizer_of(method, o, on), encoder and encoder.sha256
+    job = Job(assembly, data, held_out, on, ema, optimizer, known, parallel.Step(method), scaler, world, shown)
+    if o.checkpointing:
+        parallel.recompute(method)
     first_batch(job)
     preview.plan(job.model("the model", 0), held_out)
     return job
+
+
+def spread(job: Job) -> None:
+    """Over all processes of the world, and compiled where that is asked for: the last thing before the first step."""
+    o, method = job.recipe.train, job.method
+    if o.compile:
+        for network in method.networks():
+            network.compile()
+    if job.world.size == 1:
+        return
+    if o.strategy == "fsdp":
+        refuse_shares(job)
+        job.shown = job.shown or parallel.plain(job.ema.model)  # type: ignore[arg-type]
+        job.step = parallel.shares(parallel.Step(method), job.device)
+        parallel.shares(parallel.Step(job.ema.model), job.device)  # type: ignore[arg-type]
+        job.optimizer = optimizer_of(method, o, job.device)
+        return
+    job.step = parallel.whole_on_each(parallel.Step(method), job.device, unused(job))
+
+
+def refuse_shares(job: Job) -> None:
+    """UsageError for what each process cannot do with a share of the weights."""
+    o, name = job.recipe.train, job.recipe.method.name
+    if type(job.method).calibrate is not Method.calibrate:
+        raise UsageError(
+            f"{name} takes statistics of its whole network, of which --strategy fsdp leaves none; take ddp"
+        )
+    if o.precision == "fp16":
+        raise UsageError("--precision fp16 scales the loss of a whole model; take bf16 with --strategy fsdp")
+
+
+def unused(job: Job) -> bool:
+    """Whether a step leaves parameters without a gradient, by a trial on two images."""
+    kept = [(buffer, buffer.clone()) for buffer in job.method.buffers()]
+    losses_of(job, torch.arange(2))["loss"].backward()
+    found = any(p.grad is None for p in job.method.parameters() if p.requires_grad)
+    job.optimizer.zero_grad()
+    for buffer, before in kept:
+        buffer.copy_(before)
+    return found
 
 
 def frozen(recipe: Recipe, facts: Facts, on: torch.device) -> Autoencoder:
@@ -139,77 +206,6 @@ def first_batch(job: Job) -> None:
         )
 
 
-def batch_of(job: Job, index: Tensor) -> Batch:
-    """The batch at these positions of the stream."""
-    batch: Batch = job.data.batch(job.data.items(job.recipe.train.seed, index), index, job.assembly.space)
-    return batch
-
-
-def losses_of(job: Job, index: Tensor) -> dict[str, Tensor]:
-    """The losses at these positions of the stream; a layer's own dropout follows from (seed, position) too."""
-    o, index = job.recipe.train, index.to(job.device)
-    batch, seed = batch_of(job, index), key(o.seed, "dropout", int(index[0]))
-    torch.manual_seed(seed)  # the global streams have no state to save: they begin anew with each batch
-    random.seed(seed)
-    np.random.seed(seed)
-    job.method.train()
-    with autocast(o.precision, job.device):
-        return job.method.loss(batch, Blocks(o.seed, index, o.batch_size))
-
-
-def step_once(job: Job, step: int, steps: int, warmup: int) -> dict[str, float]:
-    """One optimizer step, the `step`-th of `steps`; what is logged of it. NonFinite before any weight is touched."""
-    o = job.recipe.train
-    logged: dict[str, float] = {}
-    job.optimizer.zero_grad()
-    for part in torch.arange(step * o.batch_size, (step + 1) * o.batch_size).chunk(o.accumulate):
-        losses, share = losses_of(job, part), len(part) / o.batch_size
-        (losses["loss"] * share).backward()
-        for name, value in losses.items():
-            logged[name] = logged.get(name, 0.0) + float(value.detach()) * share
-    if os.environ.get("DIFFCLI_TEST") == "1" and os.environ.get("DIFFCLI_TEST_NAN_AT") == str(step + 1):
-        next(job.method.parameters()).grad.fill_(float("nan"))  # type: ignore[union-attr]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in job.method.parameters() if p.grad is not None])
-    logged["grad_norm"] = float(norm)
-    refuse_non_finite(job.method, logged, step + 1)
-    clip(job.optimizer, o, norm)
-    logged["lr"] = length.learning_rate(o, step, steps, warmup)
-    for group in job.optimizer.param_groups:
-        group["lr"] = logged["lr"] * group["scale"]
-    job.optimizer.step()
-    job.ema.update(job.method, step)
-    return logged
-
-
-def refuse_non_finite(method: Method, logged: dict[str, float], step: int) -> None:
-    """NonFinite with the names of what is not finite."""
-    bad = [name for name, value in logged.items() if not abs(value) < float("inf")]
-    if bad:
-        named = method.named_parameters()
-        tensors = [name for name, p in named if p.grad is not None and not bool(torch.isfinite(p.grad).all())]
-        where = f", nor are the gradients of {', '.join(tensors[:3])}{' ...' if tensors[3:] else ''}" if tensors else ""
-        raise NonFinite(
-            f"{' and '.join(bad)} not finite at step {step}{where}; take a lower --lr or --clip-grad, or fp32: "
-            "the last checkpoint is as it was"
-        )
-
-
-def steps_within(job: Job, seconds: float) -> int:
-    """How many steps fit, by the pace of the first ones on a copy that is thrown away; what that takes is counted."""
-    start, o = time.perf_counter(), job.recipe.train
-    assembly = replace(job.assembly, method=copy.deepcopy(job.method))
-    optimizer = optimizer_of(assembly.method, o, job.device)
-    trial, done = replace(job, assembly=assembly, ema=EMA(assembly.method, o.ema), optimizer=optimizer), 0
-    for step in range(WARM):
-        step_once(trial, step, WARM, 0)
-    began = time.perf_counter()
-    while done < 2 or (done < TIMED and time.perf_counter() - began < ENOUGH):
-        step_once(trial, done, 10**6, 0)
-        done += 1
-    now = time.perf_counter()
-    return max(1, int((PICTURES * seconds - (now - start)) / ((now - began) / done)))
-
-
 def anchored(recipe: Recipe) -> Recipe:
     """The recipe with every file and run it names as an absolute path: it means the same tomorrow, and elsewhere.
 
@@ -222,15 +218,3 @@ def anchored(recipe: Recipe) -> Recipe:
         paths = {k: v.resolve() for k, v in named.items() if v.is_absolute() or os.path.exists(v)}
         recipe = recipe.replace_part(kind, replace(part.config, **paths))
     return recipe
-
-
-def settle(job: Job) -> int:
-    """Turn epochs or a budget into steps, and write them into the recipe: from here on it is an ordinary run."""
-    o = job.recipe.train
-    steps = o.steps or 1
-    if o.budget is not None:
-        steps = steps_within(job, length.seconds(o.budget))
-    elif o.epochs is not None:
-        steps = max(1, round(o.epochs * length.epoch(len(job.data), o.batch_size)))
-    job.assembly = replace(job.assembly, recipe=job.recipe.with_train(steps=steps, epochs=None, budget=None))
-    return steps

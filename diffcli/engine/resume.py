@@ -11,8 +11,9 @@ import torch
 
 from diffcli import recipe as recipes
 from diffcli.core.method import Method
-from diffcli.engine import checkpoint
+from diffcli.engine import checkpoint, parallel
 from diffcli.engine.assemble import Facts
+from diffcli.engine.bystander import Bystander
 from diffcli.engine.environment import versions
 from diffcli.engine.job import Job
 from diffcli.engine.progress import Say
@@ -21,10 +22,12 @@ from diffcli.errors import RunError, show
 from diffcli.parts import Tables
 from diffcli.recipe import Recipe
 
-HARMLESS = {"keep", "keep_every", "sample_every", "save_every", "eval_every", "device"}  # change no result
+HARMLESS = {"keep", "keep_every", "sample_every", "save_every", "eval_every"}  # change no result
+ROUNDING = {"device", "strategy", "compile", "checkpointing", "channels_last"}  # change results in the last bits
 MOVED = {"path", "data_dir", "classes", "workers"}  # of a data set that lies elsewhere now; what it holds is compared
 LATER = {"sample", "sampler", "eval", "claim"}  # sections that training does not read
 
+Run = RunDir | Bystander
 Pending = list[dict[str, float]]  # what was logged of the steps since the last line of the metrics
 
 
@@ -36,13 +39,14 @@ def resumed(recipe: Recipe, run: Path) -> Recipe:
     own = recipes.resolve(tables)
     mine, theirs = recipe.tables(), own.tables()
     latent = own.train.autoencoder is not None and recipe.train.autoencoder is not None
-    for section, name in unlike(mine, theirs, HARMLESS | MOVED | ({"autoencoder"} if latent else set())):
+    free = HARMLESS | ROUNDING
+    for section, name in unlike(mine, theirs, free | MOVED | ({"autoencoder"} if latent else set())):
         if name in mine.get(section, {}):
             raise RunError(
                 f"{show(run)} was trained with [{section}] {name} = {theirs.get(section, {}).get(name)}, not "
                 f"{mine[section][name]}; resume it as it was, or start a new run from its weights with --init"
             )
-    own = own.with_train(**{name: getattr(recipe.train, name) for name in HARMLESS})
+    own = own.with_train(**{name: getattr(recipe.train, name) for name in free})
     if recipe.train.autoencoder != own.train.autoencoder:  # it lies elsewhere now; what it holds is compared
         own = own.with_train(autoencoder=str(find(str(recipe.train.autoencoder)).path.resolve()))
     return own.replace_part("dataset", recipe.parts["dataset"].config)
@@ -64,17 +68,23 @@ def known(run: Path) -> str | None:
     return None
 
 
-def save(job: Job, run: RunDir, step: int, seconds: float, pending: Pending) -> None:
-    """A checkpoint that resumes exactly, and that rebuilds its model without the data."""
-    method, o = job.method, job.recipe.train
+def save(job: Job, run: Run, step: int, seconds: float, pending: Pending) -> None:
+    """A checkpoint that resumes exactly, and that rebuilds its model without the data; the first process writes it."""
+    method, o, world = job.method, job.recipe.train, job.world
     calibrate(job, method)
     calibrate(job, job.ema.model)
     optimizer, plain = checkpoint.pack_optimizer(job.optimizer)
     state = {"seconds": seconds, "pending": pending, "optimizer": plain, "images": len(job.data), **surroundings(job)}
+    state |= {"scaler": job.scaler.state_dict()} if job.scaler.is_enabled() else {}
     meta = {"recipe": job.recipe.tables(), "facts": vars(job.assembly.facts), "autoencoder": job.autoencoder}
-    tensors = {"model": method.state_dict(), "ema": job.ema.model.state_dict(), "optim": optimizer}
-    run.sync()
-    checkpoint.save(run.path, step, tensors, state, meta, keep=o.keep, keep_every=o.keep_every)
+    sets = {"model": method.state_dict(), "ema": job.ema.model.state_dict(), "optim": optimizer}
+    tensors = {name: parallel.collected(each, world.first) for name, each in sets.items()}
+
+    def commit() -> None:
+        run.sync()
+        checkpoint.save(run.path, step, tensors, state, meta, keep=o.keep, keep_every=o.keep_every)
+
+    world.alone(commit)
 
 
 @torch.no_grad()
@@ -91,7 +101,8 @@ def surroundings(job: Job) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         **versions(),
         "device": job.device.type,
-        "world_size": 1,
+        "world_size": job.world.size,
+        **{name: getattr(job.recipe.train, name) for name in sorted(ROUNDING - {"device"})},
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
 
@@ -113,19 +124,41 @@ def same_data(job: Job, stored: checkpoint.Checkpoint, run: Path) -> None:
             )
 
 
-def restore(job: Job, run: RunDir, say: Say) -> tuple[int, float, Pending]:
-    """(step, seconds, pending) of the newest whole checkpoint, with all as it was then; the metrics after it are cut."""
-    stored = checkpoint.latest(run.path, warn=say)
-    if stored is None:
+def same_world(job: Job, stored: checkpoint.Checkpoint, run: Path, resize: bool) -> None:
+    """RunError where there are more or fewer processes than when the run was saved, unless that is asked for."""
+    then, now = stored.state.get("world_size"), job.world.size
+    if then != now and not resize:
+        raise RunError(
+            f"{show(run)} was saved by {show(then, 20)} processes, and now there are {now}; give --devices as it was, or "
+            "--resize to go on: sound, but not exact to the bit"
+        )
+
+
+def restore(job: Job, run: Run, say: Say, resize: bool = False) -> tuple[int, float, Pending]:
+    """(step, seconds, pending) of the newest whole checkpoint, with all as it was then; the metrics after it are cut.
+
+    The first process reads it, and tells the others.
+    """
+    world = job.world
+    stored = checkpoint.latest(run.path, warn=say) if world.first else None
+    if not world.told(stored is not None):
         say("no whole checkpoint yet: starting over")
         run.cut(-1)
         return 0, 0.0, []
-    same_data(job, stored, run.path)
-    checkpoint.load_into(job.method, stored.tensors("model"), str(stored.path))
-    checkpoint.load_into(job.ema.model, stored.tensors("ema"), str(stored.path))
-    checkpoint.unpack_optimizer(job.optimizer, stored.tensors("optim"), stored.state["optimizer"])
+    if stored is not None:
+        same_data(job, stored, run.path)
+        same_world(job, stored, run.path, resize)
+    state: dict[str, Any] = world.told({} if stored is None else stored.state)
+    read = lambda name: world.copied(None if stored is None else stored.tensors(name))
+    where = str(run.path)
+    checkpoint.load_into(job.method, read("model"), where)
+    checkpoint.load_into(job.ema.model, read("ema"), where)
+    checkpoint.unpack_optimizer(job.optimizer, read("optim"), state["optimizer"])
+    if job.scaler.is_enabled():
+        job.scaler.load_state_dict(state["scaler"])
     for what, now in surroundings(job).items():
-        if stored.state.get(what) != now:
-            say(f"warning: {what} was {stored.state.get(what)} and is {now}: sound, but not exact to the bit")
-    run.cut(stored.step)
-    return stored.step, stored.state["seconds"], stored.state["pending"]
+        if state.get(what, now) != now:
+            say(f"warning: {what} was {state.get(what)} and is {now}: sound, but not exact to the bit")
+    step: int = world.told(0 if stored is None else stored.step)
+    run.cut(step)
+    return step, state["seconds"], state["pending"]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from diffcli.core.random import Rows
 from diffcli.engine.assemble import Facts
 from diffcli.engine.load import Model, split
 from diffcli.engine.precision import autocast
+from diffcli.engine.ranks import ALONE, World
 from diffcli.engine.walk import Walk, walk
 from diffcli.errors import NonFinite, UsageError, show
 from diffcli.options import nearest
@@ -139,28 +141,38 @@ def snapshots(
 
 @torch.inference_mode()
 def sample(
-    model: Model, o: SampleOptions, part: Part | None, *, tick: Callable[[int], None] = lambda done: None
+    model: Model,
+    o: SampleOptions,
+    part: Part | None,
+    *,
+    tick: Callable[[int], None] = lambda done: None,
+    world: World = ALONE,
 ) -> Samples:
-    """What [sample] and [sampler] ask for. tick: told how many are done. Raises NonFinite where any is not finite."""
+    """What [sample] and [sampler] ask for. tick: told how many are done. Raises NonFinite where any is not finite.
+
+    world: the processes that draw together, each some of the parts; all of them have all samples in the end.
+    """
     n, label = wishes(model, o)
     o = guided(model, o)
     way = walk(model, o, part, min(o.batch_size, n))
     held_out = cache(lambda: split(model, model.recipe, "test"))
-    parts = list[Samples]()
-    for index in torch.arange(n, device=model.device).split(o.batch_size):
+    parts, size = list[Samples](), min(o.batch_size, -(-n // world.size))
+    for index in torch.arange(n, device=model.device).split(size)[world.rank :: world.size]:
         began = time.perf_counter()
         wish = Batch(index, label=None if label is None else label[index.cpu()].to(model.device))
         parts.append(walked(model, o, way, model.method.wish(wish, o, held_out), n))
         parts[-1].seconds.append((time.perf_counter() - began) / len(index))
-        tick(int(index[-1]) + 1)
+        tick(min(n, (int(index[-1]) + 1) * world.size))
+    shares = world.gathered((parts, sum(c.rows for c in way.counted), sum(c.calls for c in way.counted)))
+    parts = [p for row in zip_longest(*(drawn for drawn, _, _ in shares)) for p in row if p is not None]
     return Samples(
         x=torch.cat([p.x for p in parts]),
         x_0=torch.cat([p.x_0 for p in parts]),
         start=torch.cat([p.start for p in parts]),
         label=None if label is None else torch.cat([p.label for p in parts if p.label is not None]),
         frames=[(k[0][0], torch.cat([x for _, x in k])) for k in zip(*(p.frames for p in parts), strict=True)],
-        nfe=sum(c.rows for c in way.counted) / n,
-        calls=sum(c.calls for c in way.counted),
+        nfe=sum(rows for _, rows, _ in shares) / n,
+        calls=sum(calls for _, _, calls in shares),
         seconds=[s for p in parts for s in p.seconds],
         facts=provenance(model, o, part, way),
         given=joined([p.given for p in parts if p.given is not None]),
@@ -183,7 +195,7 @@ def walked(model: Model, o: SampleOptions, way: Walk, wish: Batch, n: int) -> Sa
     frames = [(t, host(model.space.look(x_t, Rows(o.seed, wish.index, n)))) for t, x_t in shown]
     start, end = (host(seen[k][2]) for k in (0, -1))
     label = None if wish.label is None else wish.label.cpu()  # of what is completed, where the method is given an image
-    return Samples(host(x), end, start, label, frames, 0.0, 0, given=None if wish.x is None else wish)
+    return Samples(host(x), end, start, label, frames, 0.0, 0, given=None if wish.x is None else joined([wish]))
 
 
 def host(x: Tensor) -> Tensor:

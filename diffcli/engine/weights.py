@@ -12,6 +12,7 @@ from safetensors import torch as safetensors
 from torch import Tensor, nn
 
 from diffcli.engine.files import parse_json
+from diffcli.engine.parallel import like
 from diffcli.errors import NonFinite, RunError, show
 
 HEADER_CAP = 8 * 2**20
@@ -107,7 +108,7 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> N
         raise RunError(
             f"the weights of {show(where)} do not fit the model: {found}; they are of other options, or damaged"
         )
-    module.load_state_dict(dict(tensors), strict=True)
+    module.load_state_dict({name: like(t, expected[name]) for name, t in tensors.items()}, strict=True)
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -142,7 +143,8 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Ten
             )
         if not whole(t):
             raise RunError(f"optimizer tensor {show(name)} has NaN or infinity; it is damaged")
-        entries.setdefault(int(index), {})[key] = t.clone()
+        one = parameters[int(index)]
+        entries.setdefault(int(index), {})[key] = like(t.clone(), one) if t.shape == one.shape else t.clone()
     optimizer.load_state_dict({"state": entries, "param_groups": groups})
 
 

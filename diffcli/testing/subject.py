@@ -18,7 +18,8 @@ from diffcli.core.denoiser import Cond
 from diffcli.core.method import Batch, Method
 from diffcli.core.random import Rows
 from diffcli.engine.assemble import Assembly, Facts, assemble, open_data
-from diffcli.engine.job import Job, prepare, settle
+from diffcli.engine.job import Job, prepare
+from diffcli.engine.pace import settle
 from diffcli.engine.train import train
 from diffcli.options import options
 from diffcli.recipe import Recipe, overlay, resolve

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from diffcli import recipe as recipes
-from diffcli.engine.job import Job, losses_of, step_once
+from diffcli.engine.job import Job
 from diffcli.engine.load import load
 from diffcli.engine.resume import restore, save
 from diffcli.engine.rundir import RunDir
+from diffcli.engine.step import losses_of, step_once
 from diffcli.testing.losses import Losses
 from diffcli.testing.network import few
 from diffcli.testing.subject import BATCH, job

@@ -113,7 +113,7 @@ class IDDPM(Labelled):
         mse, vlb = self.errors(batch, k, rng.normal("eps", batch.x.shape[1:]), self.cond(batch, rng))
         rows = {"simple": mse, "vlb": vlb, "hybrid": mse + self.config.vlb_weight * vlb}[str(self.config.objective)]
         if self.importance is not None and self.training:
-            self.importance.keep(k, rows.detach())
+            self.importance.keep(rng.everyone(k), rng.everyone(rows.detach()))
         weight = weight.to(rows)
         return {name: (weight * value).mean() for name, value in (("loss", rows), ("mse", mse), ("vlb", vlb))}
 

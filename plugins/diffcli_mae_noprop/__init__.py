@@ -37,9 +37,6 @@ class MAENoPropOptions:
     encoder_grad: Literal["joint", "detach"] = opt(
         "joint", "What trains the encoder: all decoders, or a plain masked autoencoder's own head."
     )
-    checkpointing: Literal["none", "decoder", "block"] = opt(
-        "none", "What is computed again in the backward pass, to save memory; gradients are the same."
-    )
 
     @property
     def objective(self) -> str:

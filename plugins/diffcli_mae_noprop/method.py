@@ -94,7 +94,6 @@ class MAENoProp(Method):
             decoders=config.decoders,
             levels=config.levels == "equiprob",
             plain=config.encoder_grad == "detach",
-            recomputed=config.checkpointing,
         )
         self.denoiser = Completion(net, process, self.levels, config.sigma_data)
         self.seen(config.mask_ratio)

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from diffcli.core.space import Space
 from diffcli.errors import UsageError
@@ -27,24 +26,16 @@ def returned(tokens: Tensor, places: Tensor, others: Tensor) -> Tensor:
     return others.scatter(1, places[..., None].expand(-1, -1, tokens.shape[-1]), tokens.to(others.dtype))
 
 
-class Blocks(nn.Sequential):
-    """Transformer blocks. recomputed: their activations are made again in the backward pass."""
-
-    recomputed = False
+class Blocks(nn.ModuleList):
+    """Transformer blocks, one after the other."""
 
     def __init__(self, width: int, depth: int, heads: int, mlp_ratio: float):
-        super().__init__(*(block(width, heads, mlp_ratio) for _ in range(depth)))
+        super().__init__(block(width, heads, mlp_ratio) for _ in range(depth))
 
     def forward(self, x: Tensor) -> Tensor:
         for each in self:
-            x = remade(each, x) if self.recomputed and torch.is_grad_enabled() else each(x)
+            x = each(x)
         return x
-
-
-def remade(call: Any, *inputs: Any) -> Tensor:
-    """What a call gives; its activations are computed again when its gradient is. No layer here draws random numbers."""
-    found: Tensor = checkpoint(call, *inputs, use_reentrant=False, preserve_rng_state=False)
-    return found
 
 
 class Encoder(nn.Module):
@@ -147,8 +138,7 @@ class Plain(Head):
 class MAEDecoders(nn.Module):
     """The network of mae-noprop: `encoder`, `decoders` and, where asked for, the `plain` head that trains the encoder.
 
-    decoders: how many; levels: each is told its level inside an interval; plain: with the head of a plain autoencoder;
-    recomputed: what is computed again in the backward pass: none, a decoder at a time, or every block by itself.
+    decoders: how many; levels: each is told its level inside an interval; plain: with the head of a plain autoencoder.
     """
 
     def __init__(
@@ -162,20 +152,16 @@ class MAEDecoders(nn.Module):
         decoders: int = 4,
         levels: bool = False,
         plain: bool = False,
-        recomputed: str = "none",
     ):
         super().__init__()
         if classes:
             raise UsageError("mae-decoders knows no classes; leave --cond label out")
         config = config.fit(space.shape)
         height, width = (n // config.side for n in space.shape[1:])
-        self.side, self.grid, self.whole = config.side, (height, width), recomputed == "decoder"
+        self.side, self.grid = config.side, (height, width)
         self.encoder = Encoder(config, inputs, self.grid)
         self.decoders = nn.ModuleList(Decoder(config, inputs, outputs, self.grid, levels) for _ in range(decoders))
         self.plain = Plain(config, outputs, self.grid) if plain else None
-        for part in self.modules():
-            if isinstance(part, Blocks):
-                part.recomputed = recomputed == "block"
 
     @property
     def patches(self) -> int:
@@ -184,10 +170,7 @@ class MAEDecoders(nn.Module):
 
     def decode(self, i: int, features: Tensor, visible: Tensor, x: Tensor, c_noise: Tensor) -> Tensor:
         """F (B, C, H, W) of decoder i; x: c_in x_t."""
-        inputs = (features, visible, x, c_noise)
-        found: Tensor = (
-            remade(self.decoders[i], *inputs) if self.whole and torch.is_grad_enabled() else self.decoders[i](*inputs)
-        )
+        found: Tensor = self.decoders[i](features, visible, x, c_noise)
         return found
 
     def pixels(self, visible: Tensor) -> Tensor:

@@ -20,9 +20,10 @@ from diffcli.engine import job as jobs
 from diffcli.engine.encoded import Encoded, encoded
 from diffcli.engine.export import export
 from diffcli.engine.finished import encoding, finished
-from diffcli.engine.job import batch_of, losses_of, prepare
+from diffcli.engine.job import prepare
 from diffcli.engine.latents import with_autoencoder
 from diffcli.engine.rundir import find
+from diffcli.engine.step import batch_of, losses_of
 from diffcli.engine.train import train
 from diffcli.errors import RunError, UsageError
 

@@ -14,8 +14,9 @@ from commands import TINY
 from diffcli import recipe as recipes
 from diffcli.core.method import Method
 from diffcli.engine import length
-from diffcli.engine.job import prepare, step_once
+from diffcli.engine.job import prepare
 from diffcli.engine.optimizer import clip, optimizer_of
+from diffcli.engine.step import step_once
 from diffcli.errors import UsageError
 from diffcli.sections import TrainOptions
 from diffcli_rf.method import RectifiedFlow

@@ -19,9 +19,10 @@ from safetensors.torch import load_file
 from commands import TINY
 from diffcli import recipe as recipes
 from diffcli.engine import length
-from diffcli.engine.job import prepare, step_once
+from diffcli.engine.job import prepare
 from diffcli.engine.load import load
 from diffcli.engine.sample import sample
+from diffcli.engine.step import step_once
 from diffcli.sections import TrainOptions
 from runs import losses, same
 

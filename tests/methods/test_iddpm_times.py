@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from diffcli import recipe as recipes
-from diffcli.engine.job import step_once
 from diffcli.engine.resume import restore, save
+from diffcli.engine.step import step_once
 from diffcli.testing.subject import job
 from diffcli.testing.training import run_of
 from diffcli_iddpm.method import KEPT, Importance

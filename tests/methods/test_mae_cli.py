@@ -15,8 +15,10 @@ from diffcli.core.method import Batch
 from diffcli.core.process import expand
 from diffcli.core.random import Blocks, Rows
 from diffcli.engine.evaluate import benched
-from diffcli.engine.job import batch_of, prepare, settle, step_once
+from diffcli.engine.job import prepare
+from diffcli.engine.pace import settle
 from diffcli.engine.rundir import find
+from diffcli.engine.step import batch_of, step_once
 from diffcli_mae_noprop import measure
 
 SMALL = {"width": 16, "depth": 1, "heads": 2, "decoder_width": 8, "decoder_depth": 1, "patch": 2}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from completions import SHAPE, TINY, batch, images, loss, mae, rows
+from completions import SHAPE, batch, images, loss, mae, rows
 from diffcli.core.method import Batch
 from diffcli.core.random import Blocks
 from diffcli.nn.vit import patches
@@ -132,36 +132,6 @@ def test_detached_decoders_leave_the_encoder_to_a_plain_one():
     own = torch.autograd.grad(alone, list(net.encoder.parameters()))
     whole = torch.autograd.grad(losses["loss"], list(net.encoder.parameters()))
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(own, whole, strict=True))
-
-
-@pytest.mark.parametrize("what", ["decoder", "block"])
-def test_checkpointing_changes_no_gradient(what):
-    """Recomputed activations are those of the forward pass; block by block, or a decoder at a time."""
-    x, grads = images(), []
-    for checkpointing in ("none", what):
-        method = mae(checkpointing=checkpointing, levels="equiprob")
-        loss(method, x)["loss"].backward()
-        grads.append([p.grad for p in method.parameters()])
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*grads, strict=True))
-
-
-def test_checkpointing_keeps_fewer_activations():
-    """Bytes that the backward pass holds: less a decoder at a time, and less a block at a time."""
-
-    def held(checkpointing: str) -> int:
-        kept: dict[int, int] = {}
-
-        def keep(tensor):
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            alive = loss(mae(checkpointing=checkpointing, model={**TINY, "decoder_depth": 3}), images(8))
-        assert alive["loss"].requires_grad
-        return sum(kept.values())
-
-    none, decoder, block = (held(each) for each in ("none", "decoder", "block"))
-    assert decoder < 0.7 * none and block < 0.7 * none
 
 
 @pytest.mark.parametrize(
