@@ -56,7 +56,7 @@ def launch(argv: Sequence[str], devices: int, nodes: int, rendezvous: str | None
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
     os.environ.setdefault("TORCHELASTIC_ERROR_FILE", os.devnull)
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # what matters is said here, once
+    logging.disable(logging.CRITICAL)  # what matters is said here, once
     place = ["--standalone"] if rendezvous is None else ["--rdzv-backend", "c10d", "--rdzv-endpoint", rendezvous]
     place += [] if rendezvous is None else ["--rdzv-id", "diffcli"]
     shape = ["--nnodes", str(nodes), "--nproc-per-node", str(devices), "--max-restarts", "0"]

@@ -31,21 +31,15 @@ class Step(nn.Module):
 
 
 def blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """The blocks that networks are stacked of, those in them left out: what stands in a ModuleList is called as one."""
+    """The blocks that networks are stacked of, those in them left out: what stands in a ModuleList and can be called."""
     for child in module.children():
-        if isinstance(child, nn.ModuleList):
-            yield from stacked(child)
-        else:
+        for one in child if isinstance(child, nn.ModuleList) else ():
+            if type(one).forward is nn.Module.forward:  # a list of lists, or a level that holds some
+                yield from blocks(nn.ModuleList([one]) if isinstance(one, nn.ModuleList) else one)
+            elif next(one.parameters(), None) is not None:
+                yield one
+        if not isinstance(child, nn.ModuleList):
             yield from blocks(child)
-
-
-def stacked(many: nn.ModuleList) -> Iterator[nn.Module]:
-    """The blocks of a list, or of lists in it."""
-    for one in many:
-        if isinstance(one, nn.ModuleList):
-            yield from stacked(one)
-        elif next(one.parameters(), None) is not None:
-            yield one
 
 
 def recompute(method: Method) -> None:

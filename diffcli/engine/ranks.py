@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import re
 import signal
 import sys
 import time
@@ -28,6 +29,7 @@ from diffcli.errors import EnvironmentProblem, RankLost, show
 T = TypeVar("T")
 MEETING, ANSWER = timedelta(seconds=120), timedelta(seconds=120)  # how long others are waited for
 DEATH = 1  # PR_SET_PDEATHSIG: the signal that a process gets when the one that started it dies
+LOCATION = re.compile(r"^\[\S+:\d+\] ")  # in the source of torch
 LOST = ("gloo", "connection closed", "connection reset", "nccl", "timed out", "broken pipe", "socket")
 
 
@@ -167,7 +169,8 @@ def joined() -> Iterator[World]:
         yield world
     except (RuntimeError, dist.DistError) as error:
         if isinstance(error, dist.DistError) or any(word in str(error).casefold() for word in LOST):
-            raise RankLost(f"process {rank} lost the others: {show(error, 200)}; go on with --resume") from error
+            why = show(LOCATION.sub("", str(error)).partition(". ")[0], 120)
+            raise RankLost(f"process {rank} lost the others: {why}; go on with --resume") from error
         raise
     dist.barrier()
     gc.collect()  # what still holds the group would make its end wait: 6 of 16 runs hung so

@@ -31,6 +31,15 @@ def crop(x: Tensor, box: Box) -> Tensor:
     return x[..., top : top + height, left : left + width]
 
 
+class Chain(nn.ModuleList):
+    """Modules, one after the other. Unlike a Sequential, each is a block of the network by itself: see engine.parallel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for each in self:
+            x = each(x)
+        return x
+
+
 class Norm(nn.GroupNorm):
     """Group normalization (Wu and He 2018) with at least 4 channels a group, at most 32 groups.
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from diffcli.core.space import Space
 from diffcli.errors import UsageError
+from diffcli.nn.blocks import Chain
 from diffcli.nn.embedding import sinusoid
 from diffcli.nn.vit import SelfAttention, begin, block, patches, picture, positions
 from diffcli_mae_noprop import MAEDecodersOptions
@@ -26,16 +27,11 @@ def returned(tokens: Tensor, places: Tensor, others: Tensor) -> Tensor:
     return others.scatter(1, places[..., None].expand(-1, -1, tokens.shape[-1]), tokens.to(others.dtype))
 
 
-class Blocks(nn.ModuleList):
-    """Transformer blocks, one after the other."""
+class Blocks(Chain):
+    """Transformer blocks."""
 
     def __init__(self, width: int, depth: int, heads: int, mlp_ratio: float):
         super().__init__(block(width, heads, mlp_ratio) for _ in range(depth))
-
-    def forward(self, x: Tensor) -> Tensor:
-        for each in self:
-            x = each(x)
-        return x
 
 
 class Encoder(nn.Module):

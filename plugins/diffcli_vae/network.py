@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from diffcli.core.space import Space
 from diffcli.errors import UsageError
-from diffcli.nn.blocks import Downsample, Norm, SelfAttention, Upsample, crop, pad
+from diffcli.nn.blocks import Chain, Downsample, Norm, SelfAttention, Upsample, crop, pad
 from diffcli_vae import KLAutoencoderOptions
 
 LOWEST, HIGHEST = -30.0, 20.0  # of the log-variance: exp of it is finite, and so is its gradient
@@ -43,7 +43,7 @@ class Residual(nn.Module):
         return h
 
 
-class Encoder(nn.Sequential):
+class Encoder(Chain):
     """(B, C, H, W) -> (B, 2z, H/f, W/f): at every level blocks and a strided convolution, then the middle."""
 
     def __init__(self, config: KLAutoencoderOptions, channels: int):
@@ -57,10 +57,10 @@ class Encoder(nn.Sequential):
             layers.append(Downsample(c))
         layers += [Residual(c, c), attention(c, config.head_channels), Residual(c, c)]
         layers += [norm(c), nn.SiLU(inplace=True), nn.Conv2d(c, 2 * z, 3, padding=1), nn.Conv2d(2 * z, 2 * z, 1)]
-        super().__init__(*layers)
+        super().__init__(layers)
 
 
-class Decoder(nn.Sequential):
+class Decoder(Chain):
     """(B, z, H/f, W/f) -> (B, C, H, W): the middle, then at every level blocks and an upsampling convolution.
 
     Linear at the end: black and white are the most frequent values of many pictures, and a tanh reaches neither.
@@ -77,7 +77,7 @@ class Decoder(nn.Sequential):
                 c = width
             layers.append(Upsample(c))
         layers += [norm(c), nn.SiLU(inplace=True), nn.Conv2d(c, channels, 3, padding=1)]
-        super().__init__(*layers)
+        super().__init__(layers)
 
 
 class KLAutoencoder(nn.Module):
