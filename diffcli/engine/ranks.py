@@ -27,6 +27,7 @@ from diffcli.engine.launch import NEEDED, worker
 from diffcli.errors import EnvironmentProblem, RankLost, show
 
 T = TypeVar("T")
+CPU = torch.device("cpu")
 MEETING, ANSWER = timedelta(seconds=120), timedelta(seconds=120)  # how long others are waited for
 DEATH = 1  # PR_SET_PDEATHSIG: the signal that a process gets when the one that started it dies
 LOCATION = re.compile(r"^\[\S+:\d+\] ")  # in the source of torch
@@ -52,19 +53,19 @@ class World:
         """This process's rows of a batch: neighbours, as many as of any other, or one more."""
         return rows.tensor_split(self.size)[self.rank]
 
-    def sum(self, values: Mapping[str, float]) -> dict[str, float]:
-        """The sums over all processes, in float64; the same bits on each."""
+    def sum(self, values: Mapping[str, float], wire: torch.device = CPU) -> dict[str, float]:
+        """The sums over all processes, in float64; the same bits on each. wire: the device by whose network they travel."""
         if self.size == 1:
             return dict(values)
-        total = torch.tensor(list(values.values()), dtype=torch.float64)
+        total = torch.tensor(list(values.values()), dtype=torch.float64, device=wire)
         dist.all_reduce(total)
         return dict(zip(values, total.tolist(), strict=True))
 
-    def agreed(self, signal: int | None) -> int | None:
+    def agreed(self, signal: int | None, wire: torch.device = CPU) -> int | None:
         """The signal that any process has heard, the higher of two: all stop at the same step, or none."""
         if self.size == 1:
             return signal
-        heard = torch.tensor(signal or 0)
+        heard = torch.tensor(signal or 0, device=wire)
         dist.all_reduce(heard, dist.ReduceOp.MAX)
         return int(heard) or None
 

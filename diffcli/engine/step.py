@@ -59,7 +59,7 @@ def step_once(job: Job, step: int, steps: int, warmup: int) -> dict[str, float]:
             job.scaler.scale(losses["loss"] * (share * world.size)).backward()  # gradients are the mean over processes
         for name, value in losses.items():
             logged[name] = logged.get(name, 0.0) + float(value.detach()) * share
-    logged = world.sum(logged)
+    logged = world.sum(logged, job.device)
     job.scaler.unscale_(job.optimizer)
     if os.environ.get("DIFFCLI_TEST") == "1" and os.environ.get("DIFFCLI_TEST_NAN_AT") == str(step + 1):
         next(job.method.parameters()).grad.fill_(float("nan"))  # type: ignore[union-attr]

@@ -106,7 +106,9 @@ def loop(job: Job, run: Run, signals: Signals, console: Console, say: Say, start
             speed, row = o.batch_size / (time.perf_counter() - began), dict[str, Any]()
             if length.due(step, o.log_every, steps):
                 row, pending = mean(pending), []
-            stop = world.agreed(signals.received) if step < steps else None  # the last step is a checkpoint of its own
+            stop = (
+                world.agreed(signals.received, job.device) if step < steps else None
+            )  # the last step is a checkpoint of its own
             if not stop and length.due(step, eval_every, steps):
                 row["held_out"] = held_out(job, where, step)
             if row:
