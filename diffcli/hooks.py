@@ -19,6 +19,7 @@ from diffcli.sections import EvalOptions, SampleOptions, TrainOptions
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+LOGGER_OPTIONS = "a logger takes no options; let it read what it needs from the environment"
 # Flags of the commands themselves: no config may bring them again.
 TAKEN = {
     "recipe",
@@ -128,7 +129,8 @@ def check(spec: Any, kind: Kind, hook: str) -> None:
     for used, use in spec.uses.items():
         need(used in PARTS, f"uses has {show(repr(used), 80)}, which is no kind of part")
         need(isinstance(use, Use) and isinstance(use.options, Mapping), f"uses must map {used} to a Use")
-    for name, target in [*spec.metrics.items(), *spec.plots.items()]:
+    need(isinstance(spec.tools, Mapping) and spec.tools.keys() <= {"check", "pack"}, "tools must map check, pack")
+    for name, target in [*spec.metrics.items(), *spec.plots.items(), *spec.tools.items()]:
         need(isinstance(target, str) and bool(TARGET.fullmatch(target)), f"{show(name, 80)} must be an import string")
     for names, own, what in ((MEASURES, spec.metrics, "measure"), (PLOTS, spec.plots, "plot")):
         for name in own:
@@ -147,7 +149,8 @@ def check(spec: Any, kind: Kind, hook: str) -> None:
             structure(TrainOptions, spec.train, "train")
     except UsageError as error:
         need(False, str(error).removeprefix("recipe key "))
-    need(kind != "extractor" or not options(spec.config), "an extractor takes no options; its name says all")
+    bare = {"extractor": "an extractor takes no options; its name says all", "logger": LOGGER_OPTIONS}
+    need(kind not in bare or not options(spec.config), bare.get(kind, ""))
     taken = taken_by(kind)
     for option in options(spec.config).values():
         need(option.name not in taken, f"{option.flag} is already a flag of diffcli; rename the field")

@@ -11,10 +11,10 @@ import pluggy
 
 from diffcli.errors import PluginError, show
 
-Kind = Literal["method", "model", "schedule", "sampler", "dataset", "extractor"]
+Kind = Literal["method", "model", "schedule", "sampler", "dataset", "extractor", "logger"]
 Family = Literal["gaussian", "masked", "variational"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-PARTS: tuple[Kind, ...] = KINDS[1:5]  # what a method is put together from; extractors only look at what it made
+PARTS: tuple[Kind, ...] = KINDS[1:5]  # what a method is put together from; the others only look at what it made
 API_VERSION = 1  # a plugin may state the version it was written for as DIFFCLI_API = 1
 
 hookspec = pluggy.HookspecMarker("diffcli")
@@ -61,7 +61,8 @@ class Spec:
     target, called by the engine: dataset(config, split), sampler(config), schedule(config, space),
     model(config, space, *, inputs, outputs, classes=0), method(config, space, *, model, process) with `model` a factory
     model(inputs=..., outputs=...); a network of tokens reads both off the space: model(config, space, *, classes=0).
-    extractor(config, facts) with facts: engine.assemble.Facts of the data; it gives a metrics.features.Extractor.
+    extractor(config, facts) with facts: engine.assemble.Facts of the data; it gives a metrics.features.Extractor;
+    logger(config), which gives an engine.loggers.Logger.
     config: a frozen dataclass of opt() fields; if it has `fit(shape) -> config`, the engine calls it with the layout of
     the space, (C, H, W) or (L,), and the recipe of the run records the result.
     family: the processes it belongs to, or variational: autoencoders, which have none; None fits any.
@@ -82,6 +83,8 @@ class Spec:
     card: for methods whose authors published weights, an import string of what reads such a folder, see engine.foreign;
     "" is none.
     reaches_zero: for schedules, True where alpha(1) = 0: eps-prediction has no x_0 there.
+    tools: for data sets, import strings of what `diffcli data` does with their files: check(config, split, tick) ->
+    (files, lines about bad ones), which decodes all of them; pack(config, out, size, bytes, tick) makes shards of a folder.
     """
 
     name: str
@@ -99,6 +102,7 @@ class Spec:
     autoencoder: str = ""
     card: str = ""
     reaches_zero: bool = False
+    tools: Mapping[str, str] = field(default_factory=dict)
     paper: str = ""
 
     def load(self) -> Any:
@@ -146,3 +150,7 @@ class Hooks:
     @hookspec
     def diffcli_extractors(self) -> Iterable[Spec]:  # type: ignore[empty-body]
         """Feature extractors, in whose features distances between sets of images are measured."""
+
+    @hookspec
+    def diffcli_loggers(self) -> Iterable[Spec]:  # type: ignore[empty-body]
+        """Loggers: where the numbers and pictures of a training go beside its own metrics.jsonl and metrics.csv."""

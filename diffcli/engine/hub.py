@@ -80,7 +80,9 @@ def download(snapshot_download: Any, asked: dict[str, Any], text: str, root: Pat
             f"{show(text)} is not open to all; accept its terms on the Hub and log in with hf auth login"
         ) from None
     except errors.RepositoryNotFoundError:
-        raise RunError(f"{show(text)}: the Hub has no such model, or does not show it to you; check the name") from None
+        raise RunError(
+            f"{show(text)}: the Hub has no model or data set of that name, or does not show it to you; check the name"
+        ) from None
     except Exception as error:  # a library that speaks to the network fails in many ways, none of them a bug of ours
         why = show(str(error).strip().split("\n", 1)[0] or type(error).__name__, 160)
         raise EnvironmentProblem(

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from diffcli.errors import UsageError
 from diffcli.plugin import Spec, Use, hookimpl, opt
+from diffcli_vision.options import FolderOptions as FolderOptions
+from diffcli_vision.options import HubOptions as HubOptions
+from diffcli_vision.options import PictureOptions as PictureOptions
+from diffcli_vision.options import ShardsOptions as ShardsOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,37 +103,6 @@ class ColorOptions(NamedOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FolderOptions:
-    """[dataset] of folder."""
-
-    path: Path | None = opt(
-        None,
-        "Folder of images, or of one folder a class; its train/ and test/ (or val/) are the splits, else every tenth file is held out.",
-    )
-    classes: Path | None = opt(
-        None,
-        "Classes to take, their folders' names, one a line of a file, or a list that is shipped: imagenet100; unset is all.",
-    )
-    size: int = opt(64, "Pixels a side.", min=4, max=1024)
-    crop: Literal["middle", "random", "resized"] = opt(
-        "middle",
-        "What is taken of each training image: its middle square, resized; a random window at its own resolution; or a "
-        "random 0.2 to 1 of its area, in proportions of 3:4 to 4:3, resized. Elsewhere it is the middle square.",
-    )
-    color: Literal["rgb", "grey"] = opt("rgb", "Channels of the images: three, or one.")
-    skip_bad: bool = opt(False, "Count files that are no readable images, in place of stopping at the first.")
-    flip: bool = opt(False, "Mirror each training image left to right half of the time.")
-    workers: int = opt(
-        8, "Threads that read training images as they are needed, of --crop random and resized.", min=1, max=256
-    )
-
-    @property
-    def channels(self) -> int:
-        """Of an image."""
-        return {"rgb": 3, "grey": 1}[self.color]
-
-
-@dataclass(frozen=True, kw_only=True)
 class TextOptions(NamedOptions):
     """[dataset] of text."""
 
@@ -203,6 +176,23 @@ def diffcli_datasets() -> Iterable[Spec]:
         target="diffcli_vision.folder:folder",
         summary="Your own images: --path FOLDER, flat or one folder a class.",
         config=FolderOptions,
+        tools={"check": "diffcli_vision.checking:folder", "pack": "diffcli_vision.sharded.packing:pack"},
+    )
+    yield Spec(
+        name="shards",
+        target="diffcli_vision.sharded.shards:shards",
+        summary="Your own images in tar files, or those of the Hub: --path PATTERN, in the layout of WebDataset.",
+        config=ShardsOptions,
+        tools={"check": "diffcli_vision.checking:tars"},
+        paper="https://github.com/webdataset/webdataset",
+    )
+    yield Spec(
+        name="hub",
+        target="diffcli_vision.sharded.streamed:streamed",
+        summary="Images of a data set of the Hub, streaming: --path OWNER/NAME; needs the package datasets.",
+        config=HubOptions,
+        tools={"check": "diffcli_vision.checking:streams"},
+        paper="https://huggingface.co/docs/datasets",
     )
     yield Spec(
         name="text",

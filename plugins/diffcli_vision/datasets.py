@@ -73,14 +73,12 @@ class Images:
         items = shuffled(seed, index, len(self))
         if self.fixed:
             return items
-        positions, place = index.unique(return_inverse=True)
-        rng = Blocks(seed, positions, len(positions))
         if self.flip:
-            items = items + len(self) * (rng.uniform("flip", ()) < 0.5)[place]
+            items = items + len(self) * mirrored(seed, index)
         if self.moving:
-            (rows, columns), u = self.places, rng.uniform("crop", (2,))
+            (rows, columns), u = self.places, drawn(seed, index, "crop", (2,))
             window = (u[:, 0] * rows).long() * columns + (u[:, 1] * columns).long()
-            items = items + 2 * len(self) * (1 + window)[place]
+            items = items + 2 * len(self) * (1 + window)
         return items
 
     def batch(self, items: Tensor, index: Tensor, space: Space) -> Batch:
@@ -104,3 +102,14 @@ class Images:
         right = (window % columns)[:, None] + torch.arange(width, device=window.device)  # (B, W)
         channel = torch.arange(channels, device=window.device)[:, None, None]
         return self.images[number[:, None, None, None], channel, down[:, None, :, None], right[:, None, None, :]]
+
+
+def drawn(seed: int, index: Tensor, purpose: str, shape: tuple[int, ...]) -> Tensor:
+    """(B, *shape) in [0, 1): of these stream positions, in any order."""
+    positions, place = index.unique(return_inverse=True)
+    return Blocks(seed, positions, len(positions)).uniform(purpose, shape)[place]
+
+
+def mirrored(seed: int, index: Tensor) -> Tensor:
+    """(B,) bool: whether the picture at each of these stream positions is mirrored."""
+    return drawn(seed, index, "flip", ()) < 0.5

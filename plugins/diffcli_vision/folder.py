@@ -3,67 +3,64 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from diffcli.errors import DataError, UsageError, show
 from diffcli_vision import FolderOptions
-from diffcli_vision.crops import Crops, File
+from diffcli_vision.crops import reading
 from diffcli_vision.datasets import Images
+from diffcli_vision.files import File, Files, sound
 from diffcli_vision.inputs import SUFFIXES, UNREADABLE, picture
+from diffcli_vision.reading import Pictures, room, told, unreadable
 
+LARGE = 2**31  # bytes of pictures that are decoded at once; more stay in their files
 DEPTH = 32  # folders inside folders
 SHIPPED = ("imagenet100",)  # lists of classes beside this file
 ANNOTATIONS = "val_annotations.txt"  # as tiny-imagenet has it
 MOST_LINES = 2**24  # bytes of such lists
 
 
-def folder(config: FolderOptions, split: str) -> Images | Crops:
-    """The images of a split, decoded once, or read as they are needed where each is cropped anew.
+def folder(config: FolderOptions, split: str) -> Images | Pictures:
+    """The images of a split, decoded once, or read as they are needed where they are many or each is cropped anew.
 
     Folders directly inside are the classes, sorted by name; hidden ones are none, nor are those that --classes leaves out.
     """
+    names, files, origin = found(config, split)
+    called, part, training = f"{show(config.path)}/{split}, {origin}", f"folder/{split}", split == "train"
+    about: Any = {
+        "name": "folder",
+        "split": called,
+        "class_names": names,
+        "licence": "that of your files",
+        "part": part,
+    }
+    cropped = training and config.crop != "middle"
+    if cropped or not fits(len(files) * config.channels * config.size**2):
+        kept = room() if cropped else 0  # what is only resized is read once an epoch
+        return reading(Files(sound(files, config)), config, training=training, room=kept, **about)
+    images, labels, bad = decode(files, config)
+    told(bad, len(files), skip=config.skip_bad)
+    about["flip"] = config.flip and training
+    return Images(torch.from_numpy(images), torch.tensor(labels) if names else None, **about)
+
+
+def found(config: FolderOptions, split: str) -> tuple[tuple[str, ...], list[File], str]:
+    """Class names, files and the rule of a split."""
     if config.path is None:
         raise UsageError("the data set folder needs --path FOLDER")
     if not config.path.is_dir():
         raise DataError(f"{show(config.path)} is no folder; give --path a folder of images")
-    names, files, origin = choose(config.path, split, None if config.classes is None else listed(config.classes))
-    called, part = f"{show(config.path)}/{split}, {origin}", f"folder/{split}"
-    if config.crop != "middle" and split == "train":
-        return Crops(files, config, split=called, part=part, class_names=names)
-    images, labels = whole(files, config)
-    return Images(
-        torch.from_numpy(images),
-        torch.tensor(labels) if names else None,
-        name="folder",
-        split=called,
-        class_names=names,
-        licence="that of your files",
-        flip=config.flip and split == "train",
-        part=part,
-    )
+    return choose(config.path, split, None if config.classes is None else listed(config.classes))
 
 
-def whole(files: list[File], config: FolderOptions) -> tuple[np.ndarray, list[int]]:
-    """The middle squares of these files and their classes, in memory."""
-    needed, memory = (
-        len(files) * config.channels * config.size**2,
-        os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-    )
-    if needed > memory // 2:
-        raise DataError(
-            f"{show(config.path)}: {len(files)} images of {config.size}x{config.size} take {needed / 2**30:.1f} GiB, "
-            f"over half of this machine's {memory / 2**30:.1f} GiB; use a smaller --size, fewer files, or --crop, which "
-            "reads training images as they are needed"
-        )
-    images, labels, bad = decode(files, config)
-    if bad:
-        print(f"warning: {len(bad)} of {len(files)} files skipped, the first: {bad[0]}", file=sys.stderr)
-    return images, labels
+def fits(bytes_: int) -> bool:
+    """Whether so many bytes of pictures are decoded at once: a fixed bound, and half of the machine's memory."""
+    return bytes_ <= min(LARGE, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
 
 
 def listed(given: Path) -> set[str]:
@@ -211,8 +208,7 @@ def decode(files: list[File], config: FolderOptions) -> tuple[np.ndarray, list[i
             images[len(labels)] = picture(path, (config.channels, config.size, config.size))
             labels.append(label)
         except UNREADABLE as error:
-            reason = f"{show(path)} is no readable image: {show(error, 120)}"
+            bad.append(unreadable(show(path), show(error, 120)))
             if not config.skip_bad:
-                raise DataError(f"{reason}; remove it, or count such files with --skip-bad") from error
-            bad.append(reason)
+                break
     return images[: len(labels)], labels, bad

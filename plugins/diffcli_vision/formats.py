@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from diffcli.errors import DataError, show
+from diffcli_vision.sharded.tar import MOST_NOTE
 
 RECORD = 3073  # a CIFAR-10 image: its label, then 3x32x32 bytes
 BATCH = 10_000  # images a CIFAR-10 file
@@ -86,11 +87,21 @@ def sheet_labels(path: Path, row: int) -> np.ndarray:
     return np.frombuffer(lines[row], np.uint8) - ord("0")
 
 
+class Brief(tarfile.TarInfo):
+    """A header that brings no long note: a packed megabyte of pax headers keeps tarfile busy for hours."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type not in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE) and self.size > MOST_NOTE:
+            raise tarfile.ReadError(f"a header of {self.size} bytes")
+        made: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return made
+
+
 def members(path: Path, names: Collection[str], size: int) -> dict[str, bytes]:
     """Regular members of a .tar.gz by exact name, each of exactly `size` bytes. Nothing is written to disk."""
     found: dict[str, bytes] = {}
     try:
-        with tarfile.open(path, "r:gz") as archive:
+        with tarfile.open(path, "r:gz", tarinfo=Brief) as archive:
             for count, member in enumerate(archive):
                 if count >= 64 or member.size > 2 * size:
                     raise DataError(f"{show(path)} holds more than the files of CIFAR-10; it is another archive")

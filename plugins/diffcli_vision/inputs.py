@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import warnings
@@ -112,25 +113,31 @@ def opened(path: Path, channels: int) -> Image.Image:
         return decoded(path, channels)
 
 
-def decoded(path: Path, channels: int) -> Image.Image:
+def decoded(file: Path | bytes, channels: int) -> Image.Image:
     """`opened` for threads, which share one list of what is warned of: what PIL warns of is the caller's to settle."""
-    with capped(path) as image:
+    with capped(file) as image:
         image.load()
         return plain(ImageOps.exif_transpose(image), "RGB" if channels == 3 else "L")
 
 
 @contextmanager
-def capped(path: Path) -> Iterator[Image.Image]:
-    """A regular file that is a picture by its first bytes, not decoded yet, within the caps of bytes and pixels."""
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError("not a regular file")
-    if status.st_size > MOST_BYTES:
-        raise ValueError(f"{status.st_size / 1e6:.0f} MB, above the limit of {MOST_BYTES / 1e6:.0f}")
-    with Image.open(path, formats=FORMATS) as image:
+def capped(file: Path | bytes) -> Iterator[Image.Image]:
+    """A regular file, or the bytes of one, that is a picture by its start, not decoded yet, within the caps of bytes and pixels."""
+    size = len(file) if isinstance(file, bytes) else regular(file)
+    if size > MOST_BYTES:
+        raise ValueError(f"{size / 1e6:.0f} MB, above the limit of {MOST_BYTES / 1e6:.0f}")
+    with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS) as image:
         if image.width * image.height > MOST_PIXELS:
             raise ValueError(f"{image.width}x{image.height}, above the limit of {MOST_PIXELS / 1e6:.0f} Mpixel")
         yield image
+
+
+def regular(path: Path) -> int:
+    """Bytes of a regular file; ValueError for anything else."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("not a regular file")
+    return status.st_size
 
 
 def plain(image: Image.Image, mode: str) -> Image.Image:

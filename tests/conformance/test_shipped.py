@@ -13,6 +13,8 @@ from diffcli.plugin import KINDS
 from diffcli.registry import OWN, registry
 from diffcli.testing import DatasetSuite, MethodSuite, PluginSuite, SamplerSuite, ScheduleSuite, Suite
 from diffcli.testing.check import SUITES
+from diffcli_vision import FolderOptions
+from diffcli_vision.sharded.packing import pack
 
 SMALL = {"channels": 8, "multipliers": (1, 2)}  # of a U-Net
 DECODERS = {"patch": 2, "width": 32, "depth": 2, "heads": 2, "decoder_width": 16, "decoder_depth": 1}  # of a chain
@@ -35,6 +37,7 @@ OPTIONS: dict[tuple[str, str], Any] = {
     ("model", "kl-autoencoder"): {"channels": 8, "multipliers": (1, 2)},
     ("model", "mask-transformer"): {"width": 16, "depth": 2, "heads": 2},
     ("dataset", "folder"): {"path": "pictures", "size": 8},
+    ("dataset", "shards"): {"path": "packed", "size": 8, "window": 1},
     ("dataset", "text"): {"path": "words.txt", "length": 16},
 }
 MORE: list[tuple[type[Suite], str, dict[str, Any]]] = [  # what some are with other options
@@ -49,6 +52,11 @@ MORE: list[tuple[type[Suite], str, dict[str, Any]]] = [  # what some are with ot
     (SamplerSuite, "remdm", {"strategy": "conf", "eta": 0.5}),
     (DatasetSuite, "folder", {"path": "pictures", "size": 6, "crop": "random", "flip": True}),
     (DatasetSuite, "folder", {"path": "pictures", "size": 6, "crop": "resized", "color": "grey", "workers": 1}),
+    (
+        DatasetSuite,
+        "shards",
+        {"path": "packed/train-*.tar", "held_out": "packed/test-*.tar", "size": 6, "crop": "random"},
+    ),
     (DatasetSuite, "cifar10", {"crop": 16, "flip": True}),
     (MethodSuite, "mdlm", {"method": {"missing": 0.5}, "model": SMALL}),
     (
@@ -109,9 +117,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         Image.linear_gradient("L").rotate(15 * k).resize((8, 8)).point(lambda v, k=k: v // 2 + 128 * (k % 2)).save(
             place / f"{k}.png"
         )
+    pictures = FolderOptions(path=folder / "pictures")
+    pack(pictures, folder / "packed", None, 5000, lambda done, total: None)
     (folder / "words.txt").write_text("".join(f"the square of {k} is {k * k}\n" for k in range(200)))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         yield
 
 

@@ -196,7 +196,7 @@ def test_only_its_two_files_are_asked_for_and_only_where_they_are_not_cached(cac
     assert patterns == hub.WANTED and all(p.endswith(("config.json", ".safetensors")) for p in patterns)
     for kind, refusal, why in (
         (errors.RevisionNotFoundError, RunError, "no such revision"),
-        (errors.RepositoryNotFoundError, RunError, "no such model"),
+        (errors.RepositoryNotFoundError, RunError, "no model or data set of that name"),
         (errors.GatedRepoError, RunError, "not open to all"),
         (ConnectionError, EnvironmentProblem, "cannot be asked"),
     ):

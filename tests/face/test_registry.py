@@ -164,6 +164,8 @@ def diffcli_{kind}s():
         ({"more": "train={'lr': -1}"}, "lr is '-1', but takes a finite number, 0 or more"),
         ({"more": "sample=int"}, "sample must extend SampleOptions"),
         ({"more": "metrics={'m': 'x'}"}, "must be an import string"),
+        ({"more": "tools={'check': 'x'}"}, "must be an import string"),
+        ({"more": "tools={'delete': 'a:b'}"}, "tools must map check, pack"),
         ({"more": "config=int"}, "is no dataclass"),
         ({"frozen": ""}, "is not frozen"),
         ({"field": "x: int = 3"}, "has no help"),

@@ -16,7 +16,7 @@ from PIL import Image
 from commands import TINY
 from diffcli.core.space import Pixels
 from diffcli.errors import DataError
-from diffcli_vision import FolderOptions, crops
+from diffcli_vision import FolderOptions, reading
 from diffcli_vision.crops import Crops, part, window
 from diffcli_vision.folder import folder
 from runs import forget, same
@@ -108,7 +108,7 @@ def test_neither_workers_nor_memory_nor_batches_change_a_bit(pictures, monkeypat
     one = train(pictures, crop, workers=1, flip=True)
     x, label = seen(one, torch.arange(60))
     assert len(one.kept) == 12
-    monkeypatch.setattr(crops, "KEPT", 2 * 20 * 15 * 3)
+    monkeypatch.setattr(reading, "KEPT", 2 * 20 * 15 * 3)
     many = train(pictures, crop, workers=7, flip=True)
     parts = [seen(many, index) for index in torch.arange(60).split(7)]
     assert torch.equal(x, torch.cat([p for p, _ in parts])) and torch.equal(label, torch.cat([p for _, p in parts]))

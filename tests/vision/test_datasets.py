@@ -201,7 +201,7 @@ def test_a_shape_is_wholly_seen():
 
 
 def test_specs_need_no_torch():
-    code = "import sys, diffcli_vision as v; n = len([*v.diffcli_models(), *v.diffcli_datasets()]); sys.exit(n != 8 or 'torch' in sys.modules)"
+    code = "import sys, diffcli_vision as v; n = len([*v.diffcli_models(), *v.diffcli_datasets()]); sys.exit(n != 10 or 'torch' in sys.modules)"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -13,7 +13,9 @@ from diffcli.core.space import Pixels
 from diffcli.errors import DataError, UsageError
 from diffcli_vision import FolderOptions, inputs
 from diffcli_vision import folder as module
+from diffcli_vision.datasets import Images
 from diffcli_vision.folder import folder
+from diffcli_vision.reading import Pictures
 
 
 def save(path: Path, color: object = (200, 100, 0), size: tuple[int, int] = (12, 10), mode: str = "RGB", **how) -> Path:
@@ -166,11 +168,44 @@ def test_what_is_no_data_set(tmp_path):
         folder(options(tmp_path), "train")
 
 
-def test_more_than_half_of_memory_is_refused(tmp_path, monkeypatch):
+@pytest.mark.parametrize("flip", [False, True])
+def test_what_does_not_fit_in_memory_is_the_same_read_as_it_is_needed(tmp_path, monkeypatch, flip):
+    """Bit for bit, batch for batch: the order, which are mirrored, the pictures, the classes; and nothing of them is held."""
+    rng = np.random.default_rng(0)
+    for k in range(40):
+        path = tmp_path / "ab"[k % 2] / f"{k}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (9 + k % 3, 12, 3), np.uint8)).save(path)
+    space = Pixels((3, 8, 8), 2)
+    for split in ("train", "test"):
+        held = folder(options(tmp_path, flip=flip), split)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "LARGE", 10)
+            read = folder(options(tmp_path, flip=flip, workers=3), split)
+        assert isinstance(held, Images) and isinstance(read, Pictures)
+        for index in torch.arange(3 * len(held)).split(7):
+            a, b = (data.batch(data.items(5, index), index, space) for data in (held, read))
+            assert all(torch.equal(getattr(a, what), getattr(b, what)) for what in ("x", "label", "index"))
+        facts = ("name", "split", "part", "shape", "classes", "class_names", "licence", "levels", "flip")
+        assert [getattr(held, what) for what in facts] == [getattr(read, what) for what in facts]
+        assert not read.kept and not read.fixed
+
+
+def test_half_of_the_machine_is_a_bound_too(tmp_path, monkeypatch):
     fill(tmp_path, 3)
+    assert isinstance(folder(options(tmp_path), "train"), Images)
     monkeypatch.setattr(module.os, "sysconf", lambda name: 20)
-    with pytest.raises(DataError, match="over half of this machine's"):
+    assert isinstance(folder(options(tmp_path), "train"), Pictures)
+
+
+def test_bad_files_are_told_or_counted_where_they_are_read_as_needed(tmp_path, monkeypatch, capsys):
+    fill(tmp_path, 6)
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    monkeypatch.setattr(module, "LARGE", 10)
+    with pytest.raises(DataError, match=r"bad\.png is no readable image: .*--skip-bad"):
         folder(options(tmp_path), "train")
+    assert len(folder(options(tmp_path, skip_bad=True), "train")) == 6
+    assert "1 of 7 files skipped, the first: " in capsys.readouterr().err
 
 
 def test_flip_is_for_training(tmp_path):
