@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffcli.nn.attention import attention
+from diffcli.nn.norm import channels_innermost, group_norm
 
 Box = tuple[int, int, int, int]  # top, left, height, width of the picture inside a padded map
 
@@ -50,6 +51,13 @@ class Norm(nn.GroupNorm):
         most = max(1, min(32, channels // 4))
         super().__init__(max(g for g in range(1, most + 1) if channels % g == 0), channels, affine=affine)
 
+    def forward(self, x: Tensor) -> Tensor:
+        return group_norm(x, self, silu=False) if channels_innermost(x) else super().forward(x)
+
+    def activated(self, x: Tensor) -> Tensor:
+        """silu(norm(x)): in place, as no backward pass needs the norm itself, or in one."""
+        return group_norm(x, self, silu=True) if channels_innermost(x) else F.silu(super().forward(x), inplace=True)
+
 
 class Residual(nn.Module):
     """x + conv(silu(norm(conv(silu(norm(x))) + Linear(temb)))): the block of Ho et al. 2020, appendix B.
@@ -67,9 +75,9 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor, temb: Tensor) -> Tensor:
         # In place where no backward pass needs the old value: a fresh map of some MB costs page faults, not arithmetic.
-        h = self.conv1(F.silu(self.norm1(x), inplace=True))
+        h = self.conv1(self.norm1.activated(x))
         h += self.time(temb)[:, :, None, None]
-        h = self.conv2(self.dropout(F.silu(self.norm2(h), inplace=True)))
+        h = self.conv2(self.dropout(self.norm2.activated(h)))
         h += self.skip(x)
         return h
 
