@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from diffcli import __version__
 from diffcli.cli.flags import HELP, Quiet
+from diffcli.cli.several import given
 from diffcli.engine.launch import worker
 from diffcli.errors import CheckFailed, DiffcliError, PluginError, Stopped, UsageError, show
 from diffcli.options import nearest
@@ -100,6 +101,8 @@ def program() -> TyperGroup:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code. No exception leaves it."""
     args = list(sys.argv[1:] if argv is None else argv)
+    given.set(args)
+    reopen()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a path in any encoding can be printed as it is
             stream.reconfigure(errors="surrogateescape" if stream is sys.stdout else "backslashreplace")
@@ -116,6 +119,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif code == BUG or (code == PluginError.code and not isinstance(error, DiffcliError)):
             line += f" ({crash(error, args)})"
         return finish(code, line)
+
+
+def reopen() -> None:
+    """Put /dev/null where the shell closed a stream: a file of ours would get its number, and what a library prints."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r" if number == 0 else "w", encoding="utf-8"))
 
 
 def run() -> None:

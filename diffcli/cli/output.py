@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffcli.errors import show
@@ -26,8 +27,8 @@ def say(line: object) -> None:
 
 
 def result(line: object = "") -> None:
-    """A line of results."""
-    print(line)
+    """A line of results. A path goes into a pipe as it is, for the command behind it, but harmless into a terminal."""
+    print(show(line, sys.maxsize) if isinstance(line, Path) and sys.stdout.isatty() else line)
 
 
 def last(values: dict[str, Any], wanted: bool) -> None:

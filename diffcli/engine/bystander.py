@@ -26,4 +26,4 @@ class Bystander:
     def silent(self, *_: Any) -> None:
         """Nothing."""
 
-    write_recipe = write_env = write_summary = log = append = cut = sync = silent
+    write_recipe = write_env = write_summary = log = append = cut = sync = digest = silent

@@ -10,12 +10,13 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from diffcli.errors import EnvironmentProblem, RunError, show
 
+Data = bytes | Iterable[bytes | memoryview]  # of a file, at once or piece by piece
 CURES = {
     errno.ENOSPC: "no space is left; free some and try again",
     errno.EDQUOT: "the quota is used up; free some space and try again",
@@ -35,10 +36,11 @@ def acting(what: str, path: Path) -> Iterator[None]:
         raise EnvironmentProblem(f"cannot {what} {show(path)}: {why}") from error
 
 
-def write_synced(path: Path, data: bytes) -> None:
+def write_synced(path: Path, data: Data) -> None:
     """A new file whose bytes are on the disk when this returns."""
     with open(path, "xb") as file:
-        file.write(data)
+        for piece in [data] if isinstance(data, bytes) else data:
+            file.write(piece)
         file.flush()
         os.fsync(file.fileno())
 
@@ -66,12 +68,36 @@ def durable(path: Path, data: bytes) -> None:
         sync_folder(path.parent)
 
 
+def sweep(*folders: Path) -> None:
+    """Remove what dead writers, or this process before, left half-written right in a folder: .tmp-NAME-PID, never a link."""
+    for left in (left for folder in folders for left in folder.glob(".tmp-*-*")):
+        pid = left.name.rpartition("-")[2]
+        if left.is_symlink() or not pid.isdecimal() or (int(pid) != os.getpid() and alive(int(pid))):
+            continue
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                left.unlink()
+
+
+def alive(pid: int) -> bool:
+    """Whether there is a process of this number."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def publish(
-    folder: Path, files: Iterable[tuple[str, bytes]], temporary: Path, make_way: Callable[[], None] = lambda: None
+    folder: Path, files: Iterable[tuple[str, Data]], temporary: Path, make_way: Callable[[], None] = lambda: None
 ) -> None:
     """A folder that is there with all its files, or not at all.
 
-    files: name, or folder/name, and bytes; temporary: a free name beside it; make_way: called when all is written, right
+    files: name, or folder/name, and content; temporary: a free name beside it; make_way: called when all is written, right
     before the folder takes its name. The files are written one by one as they come, so that no more than one is held in
     memory; whatever goes wrong, the temporary folder is removed.
     """
@@ -141,6 +167,11 @@ def read_capped(path: Path, cap: int) -> bytes:
             raise RunError(f"{show(path)} is not a regular file")
         if found.st_size > cap:
             raise RunError(f"{show(path)} has {found.st_size} bytes; at most {cap} are read")
+        if found.st_size > (memory := os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")):
+            raise EnvironmentProblem(
+                f"cannot read {show(path)}: it has {found.st_size / 2**30:.0f} GiB, and this machine {memory / 2**30:.0f} GiB "
+                "of memory; take a larger machine, if you trust the file"
+            )
         with acting("read", path), open(fd, "rb", closefd=False) as file:
             data = file.read(found.st_size + 1)
     finally:

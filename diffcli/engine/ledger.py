@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -47,6 +48,11 @@ class Ledger:
         for path, text in ((self.record, line + "\n"), (self.table, csv_text([row], self.columns))):
             with acting("write", path), path.open("a", encoding="utf-8", newline="") as file:
                 file.write(text)
+
+    def digest(self, size: int | None = None) -> dict[str, Any]:
+        """The size and the SHA-256 of the record, or of its first bytes: a resume tells by them whether it was changed."""
+        data = self.record.read_bytes()[:size] if self.record.exists() else b""
+        return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
     def cut(self, step: int) -> None:
         """Drop the rows after `step`: a resume writes them again, and each step stands once."""

@@ -13,7 +13,7 @@ from diffcli.engine.rundir import JSON_CAP
 from diffcli.errors import RunError, show
 
 FORMAT = 1
-TENSOR_CAP = 64 * 2**30
+TENSOR_CAP, STATE_CAP = 64 * 2**30, 256 * 2**20
 PART = re.compile(r"[a-z][a-z0-9_]*\.(safetensors|json)")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 Listed = Mapping[str, tuple[int, str]]  # file -> (size, SHA-256)
@@ -54,7 +54,7 @@ def well_formed(name: str, entry: Any) -> bool:
         PART.fullmatch(name) is not None
         and isinstance(entry, dict)
         and type(entry.get("size")) is int
-        and 0 <= entry["size"] <= TENSOR_CAP
+        and 0 <= entry["size"] <= (STATE_CAP if name.endswith(".json") else TENSOR_CAP)
         and SHA256.fullmatch(str(entry.get("sha256"))) is not None
     )
 

@@ -30,8 +30,7 @@ CLOCK = "%Y%m%d-%H%M%S"
 class Found:
     """What a RUN on the command line means.
 
-    path: the run, checkpoint or model folder; tables: its recipe, None where it has none; step: of the checkpoint, or of
-    the newest one of the run, None where there is none.
+    path: the run, checkpoint or model folder; tables: its recipe, if any; step: its own, or a run's newest, if any.
     """
 
     path: Path
@@ -122,9 +121,9 @@ def age(run: Path) -> tuple[str, int, str]:
     return datetime.fromtimestamp((run / "recipe.toml").stat().st_mtime).strftime(CLOCK), 0, run.name
 
 
-def committed(run: Path) -> list[tuple[int, Path]]:
+def committed(run: Path, name: str = "checkpoints") -> list[tuple[int, Path]]:
     """(step, folder) of the checkpoints of a run, lowest first: whole when they were written, not verified since."""
-    folder = run / "checkpoints"
+    folder = run / name
     if not folder.is_dir():
         return []
     with acting("read", folder):
@@ -173,7 +172,7 @@ class RunDir:
         self.path = path
         self.ledger = Ledger(path)
         self.append, self.rows = self.ledger.append, self.ledger.rows
-        self.cut, self.sync = self.ledger.cut, self.ledger.sync
+        self.cut, self.sync, self.digest = self.ledger.cut, self.ledger.sync, self.ledger.digest
 
     @classmethod
     def create(cls, path: Path | None, method: str, *, room: int = 0, runs: Path = Path("runs")) -> RunDir:
@@ -183,7 +182,7 @@ class RunDir:
         """
         files.room(path or runs / method, room)
         if path is not None:
-            if path.is_dir() and any(p.name != ".lock" for p in path.iterdir()):
+            if path.is_dir() and any(not p.name.startswith((".lock", ".tmp-recipe")) for p in path.iterdir()):
                 raise RunError(
                     f"{show(path)} is not empty; go on with --resume {show(path)}, or choose another --output"
                 )
@@ -228,6 +227,7 @@ class RunDir:
                 ) from error
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+            files.sweep(self.path, self.path / "samples")
             yield
         finally:
             os.close(fd)
