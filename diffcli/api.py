@@ -31,10 +31,11 @@ def train(
 ) -> Path:
     """Train a recipe: a method's name, a TOML file, the name of a shipped recipe, or tables; the run folder.
 
-    resume: a run to go on with; no recipe is needed then.
+    resume: a run to go on with; no recipe is needed then. Under torchrun all processes call this, and train together.
     `diffcli.train({"method": {"name": "rf", "cond": "label"}, "train": {"steps": 500}})`. Raises DiffcliError.
     """
     from diffcli import recipe as recipes
+    from diffcli.engine.ranks import joined
     from diffcli.engine.rundir import find
     from diffcli.engine.train import train as engine
     from diffcli.registry import registry
@@ -50,8 +51,10 @@ def train(
     else:
         path = Path(recipe)
         tables = recipes.read(path if path.suffix == ".toml" else recipes.named(str(recipe)))
-    return engine(
-        recipes.resolve(tables),
-        None if output is None else Path(output),
-        resume=None if resume is None else Path(resume),
-    )
+    with joined() as world:
+        return engine(
+            recipes.resolve(tables),
+            None if output is None else Path(output),
+            resume=None if resume is None else Path(resume),
+            world=world,
+        )

@@ -33,6 +33,7 @@ NEXT: dict[Kind, str] = {
     "sampler": "diffcli bench samplers --samplers {name}",
     "dataset": "diffcli train rf --dataset {name}",
     "extractor": "diffcli eval rf --extractor {name}",
+    "logger": "diffcli train rf --loggers {name}",
 }
 
 

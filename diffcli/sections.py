@@ -43,6 +43,17 @@ class TrainOptions:
     ema: float = opt(
         0.995, "Decay of the averaged weights, warmed up as (1 + n)/(10 + n); 0 keeps none.", min=0, max=0.9999999
     )
+    ema_snapshots: str = opt(
+        "0",
+        "Averages of other widths: store their snapshots every 500 steps, or 10ep, for export --ema-width; 0 keeps none.",
+        pattern=SPAN,
+    )
+    ema_profiles: tuple[float, ...] = opt(
+        (0.05, 0.10),
+        "Widths of the averages in the snapshots, as shares of the training (Karras et al. 2024, Sec. 3.1).",
+        min=0.001,
+        max=0.288,
+    )
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16", "fp64"] = opt(
         "auto",
         "Numbers that the network computes in; auto is bf16 on CUDA, fp32 elsewhere. fp16 scales its loss; tf32 is of CUDA; "
@@ -53,6 +64,9 @@ class TrainOptions:
         False, "Keep no activations inside the blocks of the networks, and compute them again in the backward pass."
     )
     channels_last: bool = opt(False, "Keep images with their channels innermost; measure it before you choose it.")
+    keep_memory: bool = opt(
+        False, "Keep what a step frees on a CPU for the next one, by glibc's mallopt: faster where maps take many MB."
+    )
     strategy: Literal["ddp", "fsdp"] = opt(
         "ddp", "On several devices, each has the whole model (ddp), or a share of it (fsdp: PyTorch's FSDP2)."
     )
@@ -62,8 +76,17 @@ class TrainOptions:
     save_every: str = opt("500", "Checkpoints every 500 steps, or 10ep; 0 is at the end alone.", pattern=SPAN)
     eval_every: str = opt("0", "Held-out loss every 500 steps, or 10ep; 0 is at the end alone.", pattern=SPAN)
     log_every: int = opt(10, "Steps a line of the metrics; the losses of the steps between are averaged.", min=1)
+    async_save: bool = opt(
+        False,
+        "Write checkpoints while training goes on, from a copy in memory; a save that fails is told at the next step.",
+    )
     keep: int = opt(3, "Newest checkpoints to keep.", min=2)
     keep_every: int = opt(0, "Keep every checkpoint whose step is a multiple of this as well; 0 is none.", min=0)
+    loggers: str = opt(
+        "",
+        "Where rows and pictures go besides, with commas: tensorboard; metrics.jsonl and metrics.csv are always written.",
+        pattern=r"|[a-z0-9-]+(,[a-z0-9-]+)*",
+    )
     init: str | None = opt(None, "Run whose trained weights to start from; unset is a fresh start.")
     autoencoder: str | None = opt(
         None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -97,8 +98,8 @@ def test_the_page_works_in_its_order(tmp_path):
 
 
 def test_every_file_is_named_by_its_line():
-    """Seven files, one of them of three pieces; of Python, only the lines of Labelled belong to none."""
-    assert len({block["path"] for block in BLOCKS if block["path"]}) == 7
+    """Eight files, one of them of three pieces; of Python, only the lines of Labelled belong to none."""
+    assert len({block["path"] for block in BLOCKS if block["path"]}) == 8
     assert sum(bool(block["end"]) for block in BLOCKS) == 2
     assert sum(block["kind"] == "python" and not block["path"] for block in BLOCKS) == 1
 
@@ -117,6 +118,60 @@ def test_the_recipe_is_read(reader):
     done = reader.type("diffcli train huber-bars.toml --help")
     assert done.returncode == 0, done.stderr
     assert "[default: 0.1]" in done.stdout
+
+
+FAKE = """
+import json
+
+
+class Run:
+    def __init__(self, **given):
+        self.file = open("wandb.jsonl", "a")
+        self.tell("init", **given)
+
+    def tell(self, what, **given):
+        self.file.write(json.dumps({"what": what, **given}, default=vars) + "\\n")
+
+    def log(self, row, step):
+        self.tell("log", row=row, step=step)
+
+    def finish(self):
+        self.tell("finish")
+        self.file.close()
+
+
+class Image:
+    def __init__(self, path):
+        self.bytes = len(open(path, "rb").read())
+
+
+init = Run
+"""
+
+
+@pytest.mark.slow
+def test_twenty_lines_bring_a_training_to_weights_and_biases(tmp_path):
+    """As typed, against a module that keeps what it is told."""
+    reader = Reader(tmp_path / "work")
+    (block,) = (block for block in BLOCKS if block["path"] == "curves/__init__.py")
+    assert len([line for line in block["text"].splitlines() if line.strip()]) <= 20
+    reader.write(block)
+    (reader.folder / "wandb.py").write_text(FAKE)
+    reader.type("export DIFFCLI_PLUGINS=curves")
+    checked = reader.type("diffcli plugins check wandb")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    (reader.folder / "wandb.jsonl").unlink()
+    short = "--channels 8 --batch-size 8 --steps 20 --sample-every 10 --output runs/told"
+    done = reader.type(f"diffcli train rf {short} --loggers wandb")
+    assert done.returncode == 0, done.stderr
+    told = [json.loads(line) for line in (reader.folder / "wandb.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (reader.folder / "runs/told/metrics.jsonl").read_text().splitlines()]
+    assert [told[0]["what"], told[-1]["what"]] == ["init", "finish"]
+    assert (told[0]["id"], told[0]["config"]["train"]["steps"]) == ("told", 20)
+    logs = [one for one in told if one["what"] == "log"]
+    assert [{"step": one["step"], **one["row"]} for one in logs if "samples" not in one["row"]] == rows
+    drawn = [(one["step"], one["row"]["samples"]["bytes"]) for one in logs if "samples" in one["row"]]
+    assert (10, (reader.folder / "runs/told/samples/step-00000010.png").stat().st_size) in drawn
 
 
 # Of each mistake: the file, what stands in it and what is written in its place, and the command that tells.

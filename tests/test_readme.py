@@ -46,6 +46,9 @@ def test_the_commands_run_in_their_order(cli, monkeypatch):
     Path("pictures").mkdir()
     for k in range(4):
         Image.new("L", (20 + k, 17), 60 * k).save(f"pictures/{k}.png")
+    Path("photos").mkdir()
+    for k in range(20):
+        Image.new("RGB", (9 + k, 9), (9 * k, 0, 0)).save(f"photos/{k}.jpg")
     for program, *argv in lines():
         assert program == "diffcli"
         small = OWN_SMALL.get(tuple(argv[:2]), SMALL.get(argv[0], []))
@@ -58,6 +61,20 @@ def test_the_commands_run_in_their_order(cli, monkeypatch):
         ran = cli(*argv, *small)
         assert ran.code == 0, (argv, ran.err)
         assert ran.out
+
+
+@pytest.mark.slow
+def test_the_commands_for_several_devices_run(tmp_path):
+    """As they stand, in processes of their own, small."""
+    (block,) = (b["text"] for b in BLOCKS if b["mark"] == "devices")
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for line in block.splitlines():
+        program, *argv = shlex.split(line)
+        assert program == "diffcli"
+        small = [*SMALL[argv[0]], *(["--samples", "8", "--images", "8"] if argv[0] == "eval" else [])]
+        command = [sys.executable, "-m", "diffcli", *argv, *small]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0 and done.stdout, done.stderr
 
 
 def test_the_python_runs(tmp_path):
@@ -84,7 +101,7 @@ def test_the_plugin_trains(tmp_path):
     assert len([line for line in code.splitlines() if line.strip()]) <= 40
 
 
-@pytest.mark.parametrize("kind", ["method", "sampler", "schedule", "dataset", "extractor"])
+@pytest.mark.parametrize("kind", ["method", "sampler", "schedule", "dataset", "extractor", "logger"])
 def test_it_names_what_there_is(kind):
     for name in registry().specs(kind):
         assert f"`{name}`" in README or registry().origin(kind, name).distribution != OWN, name

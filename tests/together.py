@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from diffcli.engine.job import Job, prepare, spread
 from diffcli.engine.pace import settle
 from diffcli.engine.ranks import ALONE, World, joined
 from diffcli.engine.step import step_once
+from diffcli.errors import RankLost
 
 UNET = {"channels": 8, "multipliers": (1, 2)}
 SMALL: dict[str, dict[str, dict[str, Any]]] = {  # networks that a test can wait for; what they are trained on
@@ -97,8 +100,24 @@ def talk(argument: dict[str, Any], world: World) -> Any:
     }
 
 
+def fail(argument: dict[str, Any], world: World) -> Any:
+    """What the others hear when the first one fails, or is killed, while they wait for it; and how long that takes."""
+    began, heard = time.monotonic(), ""
+
+    def work() -> None:
+        if argument["kill"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ValueError("no")
+
+    try:
+        world.alone(work)
+    except (ValueError, RankLost) as error:
+        heard = f"{type(error).__name__}: {error}"
+    return [heard, time.monotonic() - began]
+
+
 if __name__ == "__main__":
     with joined() as here:
-        said = {"train": train, "talk": talk}[sys.argv[1]](json.loads(sys.argv[2]), here)
+        said = {"train": train, "talk": talk, "fail": fail}[sys.argv[1]](json.loads(sys.argv[2]), here)
         (Path(json.loads(sys.argv[2])["folder"]) / f"said-{here.rank}.json").write_text(json.dumps(said))
     os._exit(0)

@@ -21,6 +21,14 @@ def export(
     raw: Annotated[
         bool, typer.Option("--raw", help="The trained weights, not their average.", show_default=False)
     ] = False,
+    ema_width: Annotated[
+        float | None,
+        typer.Option(
+            help="Another average, of this standard deviation as a share of the training: 0.15; of a run with "
+            "--ema-snapshots.",
+            show_default=False,
+        ),
+    ] = None,
     autoencoder: Annotated[
         str | None, typer.Option(help="Where the autoencoder of a latent model lies now.", show_default=False)
     ] = None,
@@ -31,7 +39,7 @@ def export(
     known_run(run) or find(run)  # a wrong name is refused before torch is imported
     from diffcli.engine.export import export as engine
 
-    made = engine(run, folder, raw=raw, autoencoder=autoencoder)
+    made = engine(run, folder, raw=raw, ema_width=ema_width, autoencoder=autoencoder, say=output.say)
     output.result(made)
     output.last({"model": str(made)}, json)
 

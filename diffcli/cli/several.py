@@ -6,6 +6,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +14,12 @@ from diffcli.cli import output
 from diffcli.cli.flags import extra
 from diffcli.engine.launch import launch, several, stale, worker
 
+given: ContextVar[list[str]] = ContextVar("given")  # the words of the command, as they were typed
+
 
 @dataclass(frozen=True)
 class Place:
-    """Where a command is to run; argv: the command line itself, which the others are started with."""
+    """Where a command is to run; argv: its words, which the others are started with."""
 
     argv: list[str]
     devices: int = 1
@@ -41,7 +44,7 @@ def extras() -> list[inspect.Parameter]:
 def place(devices: int = 1, nodes: int = 1, rendezvous: str | None = None, **_: Any) -> Place:
     """What the flags say. UsageError where they do not go together."""
     several(devices, nodes, rendezvous)
-    return Place(sys.argv[1:], devices, nodes, rendezvous)
+    return Place(given.get(), devices, nodes, rendezvous)
 
 
 def run(where: Place, work: Callable[[Any], None]) -> None:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,12 +20,14 @@ from typing import Any
 from torch import Tensor
 
 from diffcli.engine.environment import versions
-from diffcli.engine.files import acting, dump_json, publish, sync_folder
+from diffcli.engine.files import Data, acting, dump_json, publish, sweep, sync_folder
 from diffcli.engine.files import parse_json as parse
 from diffcli.engine.manifest import FORMAT, PART, Damaged, Listed, seal, sealed, undamaged, verified
 from diffcli.engine.rundir import CLOCK, STEP, committed, method_of, recipe_in, step_name
-from diffcli.engine.weights import load_into, pack, pack_optimizer, same, unpack, unpack_optimizer
+from diffcli.engine.weights import load_into, pack_optimizer, pieces, same, unpack, unpack_optimizer
 from diffcli.errors import RunError, show
+
+PIECE = 2**20  # bytes that are hashed and then written: what a processor's cache holds
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,24 @@ def save(
     tensors: name -> state dict, for name.safetensors each; state: what a resume needs, meta: what rebuilds the model, both
     plain JSON. Whatever goes wrong, nothing half-written stays and the checkpoints before are untouched.
     """
-    folder = run / "checkpoints"
+    final = commit(run / "checkpoints", step, tensors, state, meta)
+    prune(final.parent, step, keep, keep_every)
+    return final
+
+
+def commit(
+    folder: Path,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+    meta: Mapping[str, Any],
+) -> Path:
+    """folder/step-..., durable when this returns; nothing else in the folder is touched."""
     with acting("create", folder):
         folder.mkdir(parents=True, exist_ok=True)
-        sync_folder(run)
+        sync_folder(folder.parent)
     final = folder / step_name(step)
     publish(final, parts(step, tensors, state, meta, str(final)), scratch(folder, step), lambda: make_way(final))
-    prune(folder, step, keep, keep_every)
     return final
 
 
@@ -108,18 +121,25 @@ def parts(
     state: Mapping[str, Any],
     meta: Mapping[str, Any],
     where: str,
-) -> Iterator[tuple[str, bytes]]:
-    """The files of a checkpoint, one at a time; the manifest is last."""
+) -> Iterator[tuple[str, Data]]:
+    """The files of a checkpoint, one at a time, each to be written before the next is asked for; the manifest is last."""
     listed: dict[str, dict[str, Any]] = {}
 
-    def note(name: str, data: bytes) -> tuple[str, bytes]:
+    def note(name: str, data: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
         assert PART.fullmatch(name), name
-        listed[name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        return name, data
+        size, sha256 = 0, hashlib.sha256()
+        for piece in data:
+            for start in range(0, len(piece), PIECE):
+                part = piece[start : start + PIECE]
+                size += len(part)
+                sha256.update(part)
+                yield part
+        listed[name] = {"size": size, "sha256": sha256.hexdigest()}
 
-    yield note("state.json", dump_json(state))
+    yield "state.json", note("state.json", [dump_json(state)])
     for name, group in tensors.items():
-        yield note(f"{name}.safetensors", pack(group, f"{where}/{name}"))
+        file = f"{name}.safetensors"
+        yield file, note(file, pieces(group, f"{where}/{name}"))
     method = method_of(recipe_in(meta))
     yield (
         "manifest.json",
@@ -135,21 +155,8 @@ def make_way(final: Path) -> None:
 
 def scratch(folder: Path, step: int) -> Path:
     """A free temporary name. Folders that dead writers, or this one, left behind are removed."""
-    for left in folder.glob(".tmp-*-*"):
-        pid = left.name.rpartition("-")[2]
-        if not left.is_symlink() and pid.isdecimal() and (int(pid) == os.getpid() or not alive(int(pid))):
-            shutil.rmtree(left, ignore_errors=True)
+    sweep(folder)
     return folder / f".tmp-{step:08d}-{os.getpid()}"
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def prune(folder: Path, saved: int, keep: int, keep_every: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from diffcli.core.method import Method
 from diffcli.core.space import Autoencoder
-from diffcli.engine import checkpoint, parallel, preview
+from diffcli.engine import checkpoint, hub, memory, parallel, preview
 from diffcli.engine.assemble import Assembly, Facts, assemble, open_data
-from diffcli.engine.ema import EMA
+from diffcli.engine.ema import EMA, PowerEMA, power
 from diffcli.engine.encoded import encoded
 from diffcli.engine.load import Model, autoencoder, load
 from diffcli.engine.optimizer import optimizer_of
@@ -22,7 +22,7 @@ from diffcli.engine.precision import device, settle
 from diffcli.engine.ranks import ALONE, World
 from diffcli.engine.rundir import find
 from diffcli.engine.step import batch_of, losses_of
-from diffcli.errors import NonFinite, PluginError, UsageError, show
+from diffcli.errors import EnvironmentProblem, NonFinite, PluginError, UsageError, show
 from diffcli.recipe import Recipe, resolve
 
 
@@ -32,7 +32,8 @@ class Job:
 
     step: the method's loss, over all processes of the world; scaler: of the loss, for fp16; autoencoder: SHA-256 of the
     weights whose latents the method lives in; shown: a copy of the method that can be looked at, where the averaged
-    weights themselves cannot, as each process has a share of them, or they are float64.
+    weights themselves cannot, as each process has a share of them, or they are float64; profiles: more averages, of which
+    others are made after the training.
     """
 
     assembly: Assembly
@@ -46,6 +47,7 @@ class Job:
     scaler: torch.amp.GradScaler
     world: World = ALONE
     shown: Method | None = None
+    profiles: dict[str, PowerEMA] = field(default_factory=dict)
 
     @property
     def recipe(self) -> Recipe:
@@ -59,6 +61,11 @@ class Job:
     def parameters(self) -> int:
         """How many numbers are trained."""
         return sum(p.numel() for p in self.method.parameters())
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What rebuilds the model without the data."""
+        return {"recipe": self.recipe.tables(), "facts": vars(self.assembly.facts), "autoencoder": self.autoencoder}
 
     def model(self, where: str, step: int) -> Model:
         """The averaged weights as sampling and evaluation see them; all processes ask at once.
@@ -88,6 +95,8 @@ def prepare(recipe: Recipe, sha256: str | None = None, first: Recipe | None = No
     o = recipe.train
     on = device(o.device, world.local if world.size > 1 else None)
     settle(o.precision, on)
+    if o.keep_memory and not memory.keep():
+        raise EnvironmentProblem("--keep-memory: this machine's C library has no mallopt; leave it out")
     if o.batch_size < world.size * o.accumulate:
         raise UsageError(
             f"--batch-size {o.batch_size} is less than {world.size} processes x {o.accumulate} parts; take a larger one"
@@ -109,7 +118,8 @@ def prepare(recipe: Recipe, sha256: str | None = None, first: Recipe | None = No
     assembly = replace(assembly, facts=replace(assembly.facts, split=data.split))  # with what the method does to it
     scaler = torch.amp.GradScaler(on.type, enabled=o.precision == "fp16")
     ema, optimizer, known = EMA(method, o.ema), optimizer_of(method, o, on), encoder and encoder.sha256
-    job = Job(assembly, data, held_out, on, ema, optimizer, known, parallel.Step(method), scaler, world, shown)
+    step, profiles = parallel.Step(method), power(method, o)
+    job = Job(assembly, data, held_out, on, ema, optimizer, known, step, scaler, world, shown, profiles)
     if o.checkpointing:
         parallel.recompute(method)
     first_batch(job)
@@ -129,7 +139,8 @@ def spread(job: Job) -> None:
         refuse_shares(job)
         job.shown = job.shown or parallel.plain(job.ema.model)  # type: ignore[arg-type]
         job.step = parallel.shares(parallel.Step(method), job.device)
-        parallel.shares(parallel.Step(job.ema.model), job.device)  # type: ignore[arg-type]
+        for average in (job.ema, *job.profiles.values()):
+            parallel.shares(parallel.Step(average.model), job.device)  # type: ignore[arg-type]
         job.optimizer = optimizer_of(method, o, job.device)
         return
     job.step = parallel.whole_on_each(parallel.Step(method), job.device, unused(job))
@@ -214,7 +225,13 @@ def anchored(recipe: Recipe) -> Recipe:
     runs = {k: getattr(recipe.train, k) for k in ("init", "autoencoder")}
     recipe = recipe.with_train(**{k: str(find(text).path.resolve()) for k, text in runs.items() if text is not None})
     for kind, part in recipe.parts.items():
-        named = {k: v for k, v in vars(part.config).items() if isinstance(v, Path)}
-        paths = {k: v.resolve() for k, v in named.items() if v.is_absolute() or os.path.exists(v)}
-        recipe = recipe.replace_part(kind, replace(part.config, **paths))
+        config = part.config.pinned() if hasattr(part.config, "pinned") else part.config
+        named = {k: v for k, v in vars(config).items() if isinstance(v, Path)}
+        paths = {k: v.resolve() for k, v in named.items() if v.is_absolute() or os.path.exists(v) or pattern(str(v))}
+        recipe = recipe.replace_part(kind, replace(config, **paths))
     return recipe
+
+
+def pattern(path: str) -> bool:
+    """Whether a path stands for several files here."""
+    return not path.startswith(hub.PREFIX) and any(mark in path for mark in "*?[{")

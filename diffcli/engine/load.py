@@ -18,6 +18,7 @@ from diffcli.engine import checkpoint, foreign, model_folder
 from diffcli.engine.assemble import Facts, assemble, open_data
 from diffcli.engine.precision import device as choose
 from diffcli.engine.rundir import Found, committed, find
+from diffcli.engine.weights import as_in
 from diffcli.errors import RunError, UsageError, show
 from diffcli.recipe import Recipe
 
@@ -136,20 +137,11 @@ def read(found: Found, *, raw: bool = False, device: str = "auto", place: str | 
     tensors, inferred = foreign.translated(meta, tensors, assembly.method)
     for line in inferred:
         complain(f"{show(found.path)}: {show(line)}")
-    checkpoint.load_into(assembly.method, tensors, str(found.path))
+    double = recipe.train.precision == "fp64"  # what was proven in float64 is used in float32
+    checkpoint.load_into(assembly.method, as_in(assembly.method, tensors) if double else tensors, str(found.path))
     method = assembly.method.to(on).eval().requires_grad_(False)
-    return Model(
-        assembly.recipe,
-        method,
-        assembly.space,
-        facts,
-        on,
-        str(found.path),
-        stored.step,
-        weights,
-        stored.sha256,
-        encoder,
-    )
+    where, a = str(found.path), assembly
+    return Model(a.recipe, method, a.space, facts, on, where, stored.step, weights, stored.sha256, encoder)
 
 
 def opened(found: Found, raw: bool) -> tuple[checkpoint.Checkpoint, str]:

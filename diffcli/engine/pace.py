@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from diffcli.engine import length, parallel
-from diffcli.engine.ema import EMA
+from diffcli.engine.ema import EMA, power
 from diffcli.engine.job import Job
 from diffcli.engine.optimizer import optimizer_of
 from diffcli.engine.step import step_once
@@ -40,7 +40,8 @@ def steps_within(job: Job, seconds: float) -> int:
     optimizer = optimizer_of(assembly.method, o, job.device)
     step, ema = parallel.Step(assembly.method), EMA(assembly.method, o.ema)
     scaler = torch.amp.GradScaler(job.device.type, enabled=job.scaler.is_enabled())
-    trial, done = replace(job, assembly=assembly, ema=ema, optimizer=optimizer, step=step, scaler=scaler), 0
+    parts = {"ema": ema, "profiles": power(assembly.method, o), "optimizer": optimizer, "scaler": scaler}
+    trial, done = replace(job, assembly=assembly, step=step, **parts), 0
     for number in range(WARM):
         step_once(trial, number, WARM, 0)
     began = time.perf_counter()

@@ -98,12 +98,12 @@ def like(t: Tensor, other: Tensor) -> Tensor:
 
 
 def collected(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
-    """Whole tensors, one after the other; kept by one process, let go by the others."""
+    """Whole tensors, one after the other; kept by one process, on its CPU where they were shared out, let go by the others."""
     found = {}
     for name, t in tensors.items():
         full = whole(t)
         if keep:
-            found[name] = full
+            found[name] = full.cpu() if isinstance(t, DTensor) else full
     return found
 
 

@@ -17,18 +17,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from diffcli.engine.files import alive
 from diffcli.engine.launch import NEEDED, worker
 from diffcli.errors import EnvironmentProblem, RankLost, show
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
 MEETING, ANSWER = timedelta(seconds=120), timedelta(seconds=120)  # how long others are waited for
+DONE, FAILED = b"done", b"failed"
 DEATH = 1  # PR_SET_PDEATHSIG: the signal that a process gets when the one that started it dies
 LOCATION = re.compile(r"^\[\S+:\d+\] ")  # in the source of torch
 LOST = ("gloo", "connection closed", "connection reset", "nccl", "timed out", "broken pipe", "socket")
@@ -36,12 +38,16 @@ LOST = ("gloo", "connection closed", "connection reset", "nccl", "timed out", "b
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a job, of which this is one. local: its number on this machine; store: what all can read."""
+    """The processes of a job, of which this is one.
+
+    local: its number on this machine; store: what all can read; leader: the first process, if it is on this machine.
+    """
 
     rank: int = 0
     size: int = 1
     local: int = 0
     store: Any = None
+    leader: int | None = None
     calls: Iterator[int] = field(default_factory=count)
 
     @property
@@ -105,29 +111,39 @@ class World:
         """The first process works, as long as it takes, and the others wait. Its result there, None elsewhere."""
         if self.size == 1:
             return work()
-        name = f"done-{next(self.calls)}"
-        if self.first:
-            result = work()
-            self.store.set(name, "1")
-            return result
-        pause = 0.001
-        while not self.store.check([name]):  # not in one long call: signals are heard between short ones
-            time.sleep(pause)
-            pause = min(0.2, 2 * pause)
-        return None
+        return self.before(f"alone-{next(self.calls)}", self.first, work)
 
     def in_turn(self, work: Callable[[], T]) -> T:
         """Work that may download: by one process of each machine first, then by the others, which find it done."""
         if self.size == 1:
             return work()
-        machine, name = os.environ.get("GROUP_RANK", "0"), f"turn-{next(self.calls)}"
-        if self.local == 0:
-            result = work()
-            self.store.set(f"{name}-{machine}", "1")
+        name = f"turn-{next(self.calls)}-{os.environ.get('GROUP_RANK', '0')}"
+        done = self.before(name, self.local == 0, work)
+        return cast(T, done) if self.local == 0 else work()
+
+    def before(self, name: str, mine: bool, work: Callable[[], T]) -> T | None:
+        """The work, if it is mine; else None, when it is done. RankLost where it never will be."""
+        if mine:
+            try:
+                result = work()
+            except BaseException:
+                self.store.set(name, FAILED)
+                raise
+            self.store.set(name, DONE)
             return result
-        while not self.store.check([f"{name}-{machine}"]):
-            time.sleep(0.02)
-        return work()
+        pause, lost = 0.001, f"process {self.rank} lost the one it waited for; go on with --resume"
+        try:
+            while not self.store.check([name]):  # not in one long call: signals are heard between short ones
+                if self.leader is not None and not alive(self.leader):
+                    raise RankLost(lost)
+                time.sleep(pause)
+                pause = min(0.2, 2 * pause)
+            failed = self.store.get(name) == FAILED
+        except (RuntimeError, dist.DistError):  # the store was the first process's own
+            raise RankLost(lost) from None
+        if failed:
+            raise RankLost(f"process {self.rank} waited for one that failed; go on with --resume")
+        return None
 
     def blamed(self) -> bool:
         """Whether this is the first process to fail: it says why, and the others keep quiet."""
@@ -165,7 +181,11 @@ def joined() -> Iterator[World]:
             f"process {rank} of {size} did not find the others at {show(os.environ['MASTER_ADDR'], 80)}: {show(error, 120)}; "
             "start all of them, or unset RANK and TORCHELASTIC_RUN_ID where this is one process"
         ) from None
-    world = World(rank, size, local, dist.PrefixStore("diffcli", store))
+    first = [(os.getpid(), os.uname().nodename)]
+    dist.broadcast_object_list(first, src=0)
+    pid, machine = first[0]
+    leader = pid if machine == os.uname().nodename else None
+    world = World(rank, size, local, dist.PrefixStore("diffcli", store), leader)
     try:
         yield world
     except (RuntimeError, dist.DistError) as error:

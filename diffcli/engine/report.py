@@ -1,13 +1,18 @@
-"""Loss curves of a run."""
+"""What a run says of itself: its header, what it cost, and its loss curves."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from diffcli.engine.files import durable
+
+if TYPE_CHECKING:
+    from diffcli.engine.job import Job
 
 STYLE = {
     "font.size": 8,
@@ -76,3 +81,37 @@ def save(figure: Any, stem: Path, kind: str) -> Path:
     figure.savefig(data, format=kind, dpi=200, metadata=metadata)
     durable(path, data.getvalue())
     return path
+
+
+def header(job: Job, steps: int) -> str:
+    """What is trained on what, with what was chosen for the user."""
+    r, facts = job.recipe, job.assembly.facts
+    network = r.tables().get("model", {})
+    chosen = ", ".join(
+        f"{k} {network[k]}" for k in ("channels", "multipliers", "attention", "width", "depth") if k in network
+    )
+    line = (
+        f"{network.get('name', r.method.name)}: {chosen}; {job.parameters:,} parameters. {job.data.split}: {len(job.data)} "
+        f"{facts.kind}. {steps} steps of {r.train.batch_size} on {spread_over(job)}"
+    )
+    return "\n".join([line, *job.method.notes(job.data)])
+
+
+def spread_over(job: Job) -> str:
+    """The device, or how many processes share the work."""
+    return (
+        str(job.device)
+        if job.world.size == 1
+        else f"{job.world.size} x {job.device.type} ({job.recipe.train.strategy})"
+    )
+
+
+def cost(job: Job, seconds: float, speed: float) -> dict[str, float]:
+    """What training took so far: seconds, images a second in the last step, and the peak of memory in MiB."""
+    if job.device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated(job.device) / 2**20
+    else:
+        import resource
+
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return {"seconds": round(seconds, 3), "images_per_second": round(speed, 1), "memory": round(memory, 1)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,20 +11,32 @@ import torch
 
 from diffcli import recipe as recipes
 from diffcli.core.method import Method
-from diffcli.engine import checkpoint, parallel
+from diffcli.core.space import Space
+from diffcli.engine import checkpoint, parallel, posthoc
 from diffcli.engine.assemble import Facts
 from diffcli.engine.bystander import Bystander
 from diffcli.engine.environment import versions
 from diffcli.engine.job import Job
 from diffcli.engine.progress import Say
 from diffcli.engine.rundir import RunDir, committed, find
+from diffcli.engine.saving import NOW, Groups, Saver
 from diffcli.errors import RunError, show
 from diffcli.parts import Tables
 from diffcli.recipe import Recipe
 
-HARMLESS = {"keep", "keep_every", "sample_every", "save_every", "eval_every"}  # change no result
+HARMLESS = {
+    "keep",
+    "keep_every",
+    "sample_every",
+    "save_every",
+    "eval_every",
+    "async_save",
+    "loggers",
+    "keep_memory",
+}  # change no result
 ROUNDING = {"device", "strategy", "compile", "checkpointing", "channels_last"}  # change results in the last bits
-MOVED = {"path", "data_dir", "classes", "workers"}  # of a data set that lies elsewhere now; what it holds is compared
+# Of a data set that lies elsewhere now; what it holds is compared.
+MOVED = {"path", "held_out", "data_dir", "classes", "workers", "cache_gb"}
 LATER = {"sample", "sampler", "eval", "claim"}  # sections that training does not read
 
 Run = RunDir | Bystander
@@ -68,31 +80,37 @@ def known(run: Path) -> str | None:
     return None
 
 
-def save(job: Job, run: Run, step: int, seconds: float, pending: Pending) -> None:
+def save(job: Job, run: Run, step: int, seconds: float, pending: Pending, saver: Saver = NOW) -> None:
     """A checkpoint that resumes exactly, and that rebuilds its model without the data; the first process writes it."""
     method, o, world = job.method, job.recipe.train, job.world
     calibrate(job, method)
     calibrate(job, job.ema.model)
     optimizer, plain = checkpoint.pack_optimizer(job.optimizer)
     state = {"seconds": seconds, "pending": pending, "optimizer": plain, "images": len(job.data), **surroundings(job)}
+    state["metrics"] = run.digest()
     state |= {"scaler": job.scaler.state_dict()} if job.scaler.is_enabled() else {}
-    meta = {"recipe": job.recipe.tables(), "facts": vars(job.assembly.facts), "autoencoder": job.autoencoder}
+    averages, widths = posthoc.averaged(job)
     sets = {"model": method.state_dict(), "ema": job.ema.model.state_dict(), "optim": optimizer}
-    tensors = {name: parallel.collected(each, world.first) for name, each in sets.items()}
+    tensors = {name: parallel.collected(each, world.first) for name, each in sets.items()} | averages
 
-    def commit() -> None:
+    def commit(tensors: Groups, state: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
         run.sync()
         checkpoint.save(run.path, step, tensors, state, meta, keep=o.keep, keep_every=o.keep_every)
 
-    world.alone(commit)
+    world.alone(lambda: saver.hand("checkpoint", tensors, state | widths, job.meta, commit))
 
 
-@torch.no_grad()
 def calibrate(job: Job, method: Method) -> None:
     """Set the statistics of raw or averaged weights by the first images, where the method has any: see Method.calibrate."""
     if type(method).calibrate is not Method.calibrate:
-        items, space = torch.arange(min(method.calibration, len(job.data)), device=job.device), job.assembly.space
-        method.eval().calibrate(job.data.batch(part, part, space) for part in items.split(space.rows))
+        statistics(method, job.data, job.assembly.space, job.device)
+
+
+@torch.no_grad()
+def statistics(method: Method, data: Any, space: Space, device: torch.device) -> None:
+    """Those of the first training images."""
+    items = torch.arange(min(method.calibration, len(data)), device=device)
+    method.eval().calibrate(data.batch(part, part, space) for part in items.split(space.rows))
 
 
 def surroundings(job: Job) -> dict[str, Any]:
@@ -124,6 +142,27 @@ def same_data(job: Job, stored: checkpoint.Checkpoint, run: Path) -> None:
             )
 
 
+def same_recipe(job: Job, stored: checkpoint.Checkpoint, run: Path) -> None:
+    """RunError unless recipe.toml still says what the checkpoint was trained with."""
+    mine, theirs = recipes.resolve(stored.meta["recipe"]).tables(), job.recipe.tables()
+    for section, name in unlike(mine, theirs, HARMLESS | ROUNDING | MOVED | {"autoencoder"}):
+        then, now = (tables.get(section, {}).get(name) for tables in (mine, theirs))
+        raise RunError(
+            f"{show(run / 'recipe.toml')} says [{section}] {name} = {show(now, 80)}, but the checkpoint {show(stored.path.name)} "
+            f"was trained with {show(then, 80)}: it was changed; write that again, or start a new run from its weights with --init"
+        )
+
+
+def same_metrics(run: Run, stored: checkpoint.Checkpoint, say: Say) -> None:
+    """A warning where the metrics up to the checkpoint are no longer what was written."""
+    then = stored.state.get("metrics")
+    if isinstance(then, dict) and run.digest(then.get("bytes")) != then:
+        say(
+            f"warning: metrics.jsonl is not what was written up to step {stored.step}; rows of it are lost or changed, "
+            "nothing else is"
+        )
+
+
 def same_world(job: Job, stored: checkpoint.Checkpoint, run: Path, resize: bool) -> None:
     """RunError where there are more or fewer processes than when the run was saved, unless that is asked for."""
     then, now = stored.state.get("world_size"), job.world.size
@@ -146,13 +185,16 @@ def restore(job: Job, run: Run, say: Say, resize: bool = False) -> tuple[int, fl
         run.cut(-1)
         return 0, 0.0, []
     if stored is not None:
+        same_recipe(job, stored, run.path)
+        same_metrics(run, stored, say)
         same_data(job, stored, run.path)
         same_world(job, stored, run.path, resize)
     state: dict[str, Any] = world.told({} if stored is None else stored.state)
     read = lambda name: world.copied(None if stored is None else stored.tensors(name))
     where = str(run.path)
     checkpoint.load_into(job.method, read("model"), where)
-    checkpoint.load_into(job.ema.model, read("ema"), where)
+    for name, average in {"ema": job.ema, **job.profiles}.items():
+        checkpoint.load_into(average.model, read(name), where)
     checkpoint.unpack_optimizer(job.optimizer, read("optim"), state["optimizer"])
     if job.scaler.is_enabled():
         job.scaler.load_state_dict(state["scaler"])

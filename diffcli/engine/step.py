@@ -75,6 +75,8 @@ def step_once(job: Job, step: int, steps: int, warmup: int) -> dict[str, float]:
             group["lr"] = logged["lr"] * group["scale"]
         job.scaler.step(job.optimizer)
         job.ema.update(job.method, step)
+    for average in job.profiles.values():  # of a step that is left out too: the weights stood still in it
+        average.update(job.method, step)
     job.scaler.update()
     return logged
 

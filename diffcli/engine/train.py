@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from diffcli import recipe as recipes
-from diffcli.engine import length, preview
+from diffcli.engine import length, posthoc, preview
 from diffcli.engine.bystander import Bystander
 from diffcli.engine.evaluate import Bench, held_out_loss
 from diffcli.engine.job import Job, anchored, prepare, spread
 from diffcli.engine.latents import with_autoencoder
+from diffcli.engine.loggers import Loggers
 from diffcli.engine.pace import settle
 from diffcli.engine.progress import Bar, Say
 from diffcli.engine.ranks import ALONE, World
-from diffcli.engine.report import curves
+from diffcli.engine.report import cost, curves, header
 from diffcli.engine.resume import Pending, Run, calibrate, known, restore, resumed, save
 from diffcli.engine.rundir import RunDir, environment
+from diffcli.engine.saving import Saver
 from diffcli.engine.signals import Signals
 from diffcli.engine.step import step_once
 from diffcli.errors import Stopped, show
@@ -28,6 +30,17 @@ from diffcli.recipe import Recipe
 from diffcli.sections import EvalOptions
 
 COPIES = 4  # of the weights in a checkpoint: raw, averaged, and two moments
+
+
+@dataclass(frozen=True)
+class Outlets:
+    """Where a training speaks and what it leaves, beside its run."""
+
+    console: Console
+    say: Say
+    signals: Signals
+    saver: Saver
+    loggers: Loggers
 
 
 def train(
@@ -45,7 +58,8 @@ def train(
     world: the processes that train together, each of which calls this. Raises DiffcliError of every kind; a run that stops
     early, by a signal or an error, can be resumed from its last checkpoint, bit for bit.
     """
-    console = console or Console(stderr=True)
+    console = console or Console(stderr=True, quiet=not world.first)
+    loggers = Loggers(recipe.train.loggers if world.first else "")
     if resume is None:
         recipe = with_autoencoder(
             recipe,
@@ -57,10 +71,10 @@ def train(
     else:
         job = prepare(resumed(recipe, resume), known(resume), world=world)
     settle(job)
-    size = COPIES * sum(t.numel() * t.element_size() for t in job.method.state_dict().values())
+    size = disk(job)
     spread(job)
-    run = opened(job, output, resume, 3 * size)
-    with run.lock(), Signals() as signals:
+    run = opened(job, output, resume, size)
+    with run.lock(), Signals() as signals, loggers, Saver(background=job.recipe.train.async_save) as saver:
         if resume is None:
             run.write_recipe(recipes.dumps(job.recipe))
             run.write_env(environment(job.device) | {"processes": world.size})
@@ -70,8 +84,20 @@ def train(
             run.log(line)
 
         start = restore(job, run, say, resize) if resume else (0, 0.0, [])
-        loop(job, run, signals, console, say, start)
+        if world.first:
+            posthoc.cut(run.path, start[0])
+        loggers.start(run.path, job.recipe.tables(), say)
+        loop(job, run, Outlets(console, say, signals, saver, loggers), start)
     return run.path
+
+
+def disk(job: Job) -> int:
+    """Bytes of three checkpoints, and of all snapshots."""
+    o, copies = job.recipe.train, len(job.profiles)
+    every = length.every(o.ema_snapshots, len(job.data), o.batch_size)
+    snapshots = copies * ((o.steps or 1) // every if every else 1)
+    weights = sum(t.numel() * t.element_size() for t in job.method.state_dict().values())
+    return (3 * (COPIES + copies) + snapshots) * weights
 
 
 def opened(job: Job, output: Path | None, resume: Path | None, room: int) -> Run:
@@ -84,51 +110,61 @@ def opened(job: Job, output: Path | None, resume: Path | None, room: int) -> Run
     return made or Bystander(path)
 
 
-def loop(job: Job, run: Run, signals: Signals, console: Console, say: Say, start: tuple[int, float, Pending]) -> None:
+def loop(job: Job, run: Run, out: Outlets, start: tuple[int, float, Pending]) -> None:
     """From the last checkpoint, or from the start, to the last step."""
-    o, images, world = job.recipe.train, len(job.data), job.world
+    o, images, world, say = job.recipe.train, len(job.data), job.world, out.say
     steps = o.steps or 1
-    spans = (
-        length.every(span, images, o.batch_size) for span in (o.sample_every, o.save_every, o.eval_every, o.warmup)
+    spans = (o.sample_every, o.save_every, o.eval_every, o.ema_snapshots, o.warmup)
+    sample_every, save_every, eval_every, snap_every, warmup = (
+        length.every(span, images, o.batch_size) for span in spans
     )
-    sample_every, save_every, eval_every, warmup = spans
     step, before, pending = start
     say(header(job, steps))
     if step == 0:
-        begin(job, run)
+        begin(job, run, out.loggers)
+    elif step < steps and sample_every and step % sample_every == 0:
+        previews(job, run, step, out.loggers)  # a kill may have come between the checkpoint and them
     clock = time.perf_counter() - before
     where = str(run.path)
-    with Bar("train", steps, console, run.log, done=step) as bar:
+    with Bar("train", steps, out.console, run.log, done=step) as bar:
         while step < steps:
             began = time.perf_counter()
             pending.append(step_once(job, step, steps, warmup))
             step += 1
+            out.saver.check()
             speed, row = o.batch_size / (time.perf_counter() - began), dict[str, Any]()
             if length.due(step, o.log_every, steps):
                 row, pending = mean(pending), []
             stop = (
-                world.agreed(signals.received, job.device) if step < steps else None
+                world.agreed(out.signals.received, job.device) if step < steps else None
             )  # the last step is a checkpoint of its own
             if not stop and length.due(step, eval_every, steps):
                 row["held_out"] = held_out(job, where, step)
             if row:
                 seconds = time.perf_counter() - clock
-                run.append({"step": step, "images": step * o.batch_size, **row, **cost(job, seconds, speed)})
+                row = {"step": step, "images": step * o.batch_size, **row, **cost(job, seconds, speed)}
+                run.append(row)
+                out.loggers.log(row)
             bar.update(step, f"loss {row['loss']:.4f}  {speed:.0f} images/s" if "loss" in row else None)
+            if job.profiles and length.due(step, snap_every, steps):
+                posthoc.snapshot(job, run.path, step, out.saver)
             if saved := stop or length.due(step, save_every, steps):
-                save(job, run, step, time.perf_counter() - clock, pending)
+                save(job, run, step, time.perf_counter() - clock, pending, out.saver)
             if stop:
+                out.saver.wait()
                 raise Stopped(
                     f"signal {stop} at step {step} of {steps}: saved; go on with --resume {show(where)}", stop
                 )
             if step < steps and sample_every and step % sample_every == 0:
                 if not saved:  # the average has the statistics of the raw weights, if any
                     calibrate(job, job.ema.model)
-                previews(job, run, step)
+                previews(job, run, step, out.loggers)
+    out.saver.wait()
     finish(job, run, steps, time.perf_counter() - clock, say)
+    out.loggers.pictures(steps, (run.path / "samples").glob("final*"))
 
 
-def begin(job: Job, run: Run) -> None:
+def begin(job: Job, run: Run, loggers: Loggers) -> None:
     """The pictures of the data, and what is worth knowing of the method before it has learned anything."""
     shown = bench(job, str(run.path), 0)
 
@@ -136,17 +172,19 @@ def begin(job: Job, run: Run) -> None:
         preview.opening(shown, run.path)
         if found := shown.model.method.diagnose(job.data, job.device):
             run.append({"step": 0, **found})
+            loggers.log({"step": 0, **found})
 
     job.world.alone(work)
 
 
-def previews(job: Job, run: Run, step: int) -> None:
+def previews(job: Job, run: Run, step: int, loggers: Loggers) -> None:
     """The pictures of a step."""
     shown, drawn = bench(job, str(run.path), step), run.path / "samples" / f"step-{step:08d}"
 
     def work() -> None:
         preview.grid(shown.model, drawn)
         preview.plots(shown, drawn)
+        loggers.pictures(step, drawn.parent.glob(f"{drawn.name}*"))
 
     job.world.alone(work)
 
@@ -164,17 +202,6 @@ def mean(pending: list[dict[str, float]]) -> dict[str, float]:
     """What was logged, averaged over the steps; the learning rate is the last."""
     averaged = {name: sum(logged[name] for logged in pending) / len(pending) for name in pending[0]}
     return averaged | {"lr": pending[-1]["lr"]}
-
-
-def cost(job: Job, seconds: float, speed: float) -> dict[str, float]:
-    """What training took so far: seconds, images a second in the last step, and the peak of memory in MiB."""
-    if job.device.type == "cuda":
-        memory = torch.cuda.max_memory_allocated(job.device) / 2**20
-    else:
-        import resource
-
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    return {"seconds": round(seconds, 3), "images_per_second": round(speed, 1), "memory": round(memory, 1)}
 
 
 def bench(job: Job, where: str, step: int) -> Bench:
@@ -197,15 +224,15 @@ def summarize(job: Job, run: Run, shown: Bench, seconds: float, say: Say) -> Non
     rows = run.rows()
     curves(rows, run.path / "loss")
     held_out = {row["held_out"]: row["step"] for row in reversed(rows) if "held_out" in row}
-    last = rows[-1]
+    last = rows[-1] if rows else {}  # they may be lost, as a warning has told
     summary = {
         "steps": steps,
         "images": steps * job.recipe.train.batch_size,
         "seconds": round(seconds, 1),
         "seconds_per_epoch": round(seconds / steps * length.epoch(len(job.data), job.recipe.train.batch_size), 3),
-        "loss": last["loss"],
-        "held_out": last["held_out"],
-        "best_step": held_out[min(held_out)],
+        "loss": last.get("loss"),
+        "held_out": last.get("held_out"),
+        "best_step": held_out[min(held_out)] if held_out else None,
         "parameters": job.parameters,
         "device": str(job.device),
         "processes": job.world.size,
@@ -213,27 +240,4 @@ def summarize(job: Job, run: Run, shown: Bench, seconds: float, say: Say) -> Non
         **shown.model.method.diagnose(job.data, job.device),
     }
     run.write_summary(summary)
-    say(f"trained {steps} steps in {seconds:.0f} s; held-out loss {summary['held_out']:.4f}")
-
-
-def header(job: Job, steps: int) -> str:
-    """What is trained on what, with what was chosen for the user."""
-    r, facts = job.recipe, job.assembly.facts
-    network = r.tables().get("model", {})
-    chosen = ", ".join(
-        f"{k} {network[k]}" for k in ("channels", "multipliers", "attention", "width", "depth") if k in network
-    )
-    line = (
-        f"{network.get('name', r.method.name)}: {chosen}; {job.parameters:,} parameters. {job.data.split}: {len(job.data)} "
-        f"{facts.kind}. {steps} steps of {r.train.batch_size} on {spread_over(job)}"
-    )
-    return "\n".join([line, *job.method.notes(job.data)])
-
-
-def spread_over(job: Job) -> str:
-    """The device, or how many processes share the work."""
-    return (
-        str(job.device)
-        if job.world.size == 1
-        else f"{job.world.size} x {job.device.type} ({job.recipe.train.strategy})"
-    )
+    say(f"trained {steps} steps in {seconds:.0f} s; held-out loss {last.get('held_out', float('nan')):.4f}")

@@ -10,6 +10,7 @@ from diffcli.testing.check import Verdict, check
 from diffcli.testing.dataset import DatasetSuite
 from diffcli.testing.denoiser import DenoiserSuite
 from diffcli.testing.extractor import ExtractorSuite
+from diffcli.testing.logger import LoggerSuite
 from diffcli.testing.method import MethodSuite
 from diffcli.testing.model import ModelSuite
 from diffcli.testing.plugin import PluginSuite
@@ -21,6 +22,7 @@ __all__ = [
     "DatasetSuite",
     "DenoiserSuite",
     "ExtractorSuite",
+    "LoggerSuite",
     "MethodSuite",
     "ModelSuite",
     "PluginSuite",

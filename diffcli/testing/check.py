@@ -22,6 +22,7 @@ from diffcli.registry import registry, sources
 from diffcli.testing.dataset import DatasetSuite
 from diffcli.testing.denoiser import DenoiserSuite
 from diffcli.testing.extractor import ExtractorSuite
+from diffcli.testing.logger import LoggerSuite
 from diffcli.testing.method import MethodSuite
 from diffcli.testing.model import ModelSuite
 from diffcli.testing.plugin import PluginSuite
@@ -36,6 +37,7 @@ SUITES: dict[Kind, tuple[type[Suite], ...]] = {
     "sampler": (SamplerSuite,),
     "dataset": (DatasetSuite,),
     "extractor": (ExtractorSuite,),
+    "logger": (LoggerSuite,),
 }
 
 

@@ -36,6 +36,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         forget()
 
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)  # a fault may leave files where one stands
     monkeypatch.setenv("DIFFCLI_PLUGINS", "sound_plugin")
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two faults of one second would share it
     yield change

@@ -198,3 +198,24 @@ class Eye:
 
     def classify(self, x):
         raise NotImplementedError
+
+
+class Log:
+    def __init__(self, config):
+        self.lines = []
+
+    def start(self, run, tables):
+        self.path = run / "sound.txt"
+        self.write("start")
+
+    def log(self, row):
+        self.write(row["step"])
+
+    def picture(self, step, path):
+        self.write(path.name)
+
+    def write(self, line):
+        self.path.write_text((self.path.read_text() if self.path.exists() else "") + f"{line}\n")
+
+    def close(self):
+        self.write("end")

@@ -79,3 +79,8 @@ def diffcli_datasets() -> Iterable[Spec]:
 @hookimpl
 def diffcli_extractors() -> Iterable[Spec]:
     yield Spec(name="sound-eye", target="sound_parts:Eye", summary="Random features with fixed weights.")
+
+
+@hookimpl
+def diffcli_loggers() -> Iterable[Spec]:
+    yield Spec(name="sound-log", target="sound_parts:Log", summary="Rows in a file of its own.")

@@ -1,8 +1,9 @@
-"""A fault of a schedule, sampler, network, data set or extractor is found by the law that it breaks."""
+"""A fault of a schedule, sampler, network, data set, extractor or logger is found by the law that it breaks."""
 
 from __future__ import annotations
 
 import pytest
+
 from faults import Fault
 
 LINE, MASK = "sound-line", "sound-mask"
@@ -101,9 +102,19 @@ EXTRACTORS = {
 EXTRACTORS |= {
     "fits nothing": Fault(EYE, ("made from its defaults",), "it fits no data set that was tried; of the last it says: too small", "        numbers = torch", "        from diffcli.errors import UsageError\n\n        raise UsageError('too small')\n        numbers = torch"),
 }  # fmt: skip
+LOG, GOES_ON, STAYS = "sound-log", "takes the rest of the same run", "stays as it is"
+LOGGERS = {
+    "no pictures": Fault(LOG, ("made from its defaults",), "logger sound-log lacks picture; see docs", more="del Log.picture"),
+    "another call": Fault(LOG, ("can be called so", "from its start to its end", GOES_ON, STAYS), "log(row, step) cannot be called with 1: missing a required argument: 'step'", "def log(self, row):", "def log(self, row, step):"),
+    "writes when made": Fault(LOG, ("Making it writes nothing"[1:],), "it leaves sound.txt", "self.lines = []", "self.lines = __import__('pathlib').Path('sound.txt').write_text('')"),
+    "one run alone": Fault(LOG, (GOES_ON,), "FileExistsError", '        self.write("start")', '        self.path.touch(exist_ok=False)'),
+    "one column alone": Fault(LOG, ("from its start to its end", GOES_ON, STAYS), "KeyError: 'loss'", 'row["step"]', 'row["loss"]'),
+    "takes rows apart": Fault(LOG, (STAYS,), "it changes the rows or the recipe that it is given", 'row["step"]', 'row.pop("step")'),
+    "writes into the record": Fault(LOG, (STAYS,), "it changes metrics.jsonl of the run", '"sound.txt"', '"metrics.jsonl"'),
+}  # fmt: skip
 FAULTS = {
     f"{kind}: {name}": fault
-    for kind, faults in (("schedule", SCHEDULES), ("sampler", SAMPLERS), ("model", NETWORKS), ("dataset", DATASETS), ("extractor", EXTRACTORS))
+    for kind, faults in (("schedule", SCHEDULES), ("sampler", SAMPLERS), ("model", NETWORKS), ("dataset", DATASETS), ("extractor", EXTRACTORS), ("logger", LOGGERS))
     for name, fault in faults.items()
 }  # fmt: skip
 

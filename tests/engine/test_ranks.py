@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import time
+
 import pytest
 import torch
 
 from diffcli.core.random import Blocks
 from diffcli.engine.ranks import ALONE, World
-from together import SMALL, losses, together
+from together import SMALL, losses, start, together
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +60,23 @@ def test_what_processes_tell_each_other(tmp_path):
         assert said["gathered"] == [0, 1] and said["told"] == "first"
         assert said["rows"] == [[0, 0], [1, 1], [1, 1]]
         assert said["copied"] == {"a": [[[0, 1, 2], [3, 4, 5]], "torch.float32"], "b": [7, "torch.int64"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kill", [False, True])
+def test_who_waits_for_one_that_fails_hears_of_it(tmp_path, kill):
+    """At once, though it may have waited for hours: also where the one that is waited for can say nothing any more."""
+    processes = start("fail", {"kill": kill, "folder": str(tmp_path)}, stderr=subprocess.PIPE)
+    first = processes[0]
+    first.communicate(timeout=60)
+    assert first.returncode == (-9 if kill else 0)
+    until = time.monotonic() + 20
+    while not (said := tmp_path / "said-1.json").exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    heard, seconds = json.loads(said.read_text())
+    assert heard.startswith("RankLost: process 1") and seconds < 10
+    processes[1].kill()
+    processes[1].communicate()
 
 
 def tables(name: str, **train: object) -> dict[str, dict[str, object]]:

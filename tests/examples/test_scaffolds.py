@@ -24,6 +24,7 @@ TRAINED = {
     "sampler": ["rf", *SMALL, "--sampler", "my-sampler"],
     "dataset": ["rf", *SMALL, "--dataset", "my-dataset", "--cond", "label"],
     "extractor": ["rf", *SMALL],
+    "logger": ["rf", *SMALL, "--loggers", "my-logger"],
 }
 
 pytestmark = pytest.mark.slow

@@ -38,12 +38,12 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         calls["draw"] = SimpleNamespace(run=run, recipe=recipe, **more)
         return Path("pictures"), {"nfe": 7}
 
-    def evaluate(run: Path, recipe: Any, options: Any, console: Any) -> list[dict[str, Any]]:
+    def evaluate(run: Path, recipe: Any, options: Any, *_: Any) -> list[dict[str, Any]]:
         calls.setdefault("evaluate", []).append(SimpleNamespace(run=run, recipe=recipe, options=options))
         return [{"metric": "loss", "value": 0.5, "n": 10}]
 
     def compare(runs: Any, recipes: Any, options: Any, *_: Any) -> Any:
-        records = [{"run": str(one[0]), **evaluate(*one, None)[0]} for one in zip(runs, recipes, options, strict=True)]
+        records = [{"run": str(one[0]), **evaluate(*one)[0]} for one in zip(runs, recipes, options, strict=True)]
         return SimpleNamespace(records=records, files=[Path("compare/table.json")], table=lambda: (["metric"], []))
 
     for name, function in {"train": train, "draw": draw, "evaluate": evaluate, "compare": compare}.items():

@@ -27,6 +27,7 @@ MAIN = {
     "sampler": "sampler.py",
     "dataset": "dataset.py",
     "extractor": "extractor.py",
+    "logger": "logger.py",
 }
 
 
