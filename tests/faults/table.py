@@ -80,7 +80,8 @@ def markdown(known: dict[str, Any]) -> str:
     faults, hostile = ([known.get(kind, {}).get(name) for name in names] for kind, names in
                        (("faults", [trial.__name__ for trial in ALL]), ("hostile", harm.GROUPS)))  # fmt: skip
     lines = ["", "| fault | survived |", "|---|---|"]
-    lines += [f"| {row['fault']} | {row['survived']} of {row['n']} |" for row in faults if row]
+    again = lambda row: f"; {row['repeated']}" if "repeated" in row else ""
+    lines += [f"| {row['fault']} | {row['survived']} of {row['n']}{again(row)} |" for row in faults if row]
     lines += [
         "",
         "| files that mean harm | files | commands | harmless | slowest, CPU seconds |",
