@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code, line = verdict(error)
         if "--debug" in args and not isinstance(error, SystemExit | CheckFailed):  # nothing went wrong in these
             traceback.print_exception(error)
-        elif code == BUG or (code == PluginError.code and not isinstance(error, DiffcliError)):
+        elif line and (code == BUG or (code == PluginError.code and not isinstance(error, DiffcliError))):
             line += f" ({crash(error, args)})"
         return finish(code, line)
 

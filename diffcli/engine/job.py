@@ -138,6 +138,7 @@ def spread(job: Job) -> None:
     if o.strategy == "fsdp":
         refuse_shares(job)
         job.shown = job.shown or parallel.plain(job.ema.model)  # type: ignore[arg-type]
+        job.shown = job.shown if job.world.first else job.shown.to("meta")  # of use to the first process alone
         job.step = parallel.shares(parallel.Step(method), job.device)
         for average in (job.ema, *job.profiles.values()):
             parallel.shares(parallel.Step(average.model), job.device)  # type: ignore[arg-type]

@@ -6,11 +6,13 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from tempfile import TemporaryDirectory
 
 from diffcli.errors import RankLost, UsageError, show
 
 NEEDED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 ADDRESS = re.compile(r"[\w.\-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
+MEETING = 120  # seconds that machines wait for each other
 GRACE = 45  # seconds that the others have to save and end, when one has ended or a signal came
 
 
@@ -36,8 +38,9 @@ def several(devices: int, nodes: int, rendezvous: str | None) -> bool:
         raise UsageError(
             f"--nodes {nodes} needs --rendezvous HOST:PORT, the address of the first machine, on all of them"
         )
-    if rendezvous is not None and not ADDRESS.fullmatch(rendezvous):
-        raise UsageError(f"--rendezvous {show(rendezvous, 80)} is no HOST:PORT")
+    port = (rendezvous or ":1").rpartition(":")[2]
+    if rendezvous is not None and not (ADDRESS.fullmatch(rendezvous) and 0 < int(port) < 2**16):
+        raise UsageError(f"--rendezvous {show(rendezvous, 80)} is no HOST:PORT with a port of 1 to 65535")
     if rendezvous is not None and nodes == 1:
         raise UsageError("--rendezvous is where several machines meet; say how many with --nodes")
     return devices > 1 or nodes > 1
@@ -48,26 +51,35 @@ def launch(argv: Sequence[str], devices: int, nodes: int, rendezvous: str | None
 
     One that dies takes the others with it: they have GRACE seconds to end by themselves.
     """
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what matters is said here, once
     import logging
 
+    from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.run import get_args_parser, run
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
     os.environ.setdefault("TORCHELASTIC_ERROR_FILE", os.devnull)
-    logging.disable(logging.CRITICAL)  # what matters is said here, once
+    logging.disable(logging.CRITICAL)
     place = ["--standalone"] if rendezvous is None else ["--rdzv-backend", "c10d", "--rdzv-endpoint", rendezvous]
-    place += [] if rendezvous is None else ["--rdzv-id", "diffcli"]
+    place += [] if rendezvous is None else ["--rdzv-id", "diffcli", "--rdzv-conf", f"join_timeout={MEETING}"]
     shape = ["--nnodes", str(nodes), "--nproc-per-node", str(devices), "--max-restarts", "0"]
-    parsed = get_args_parser().parse_args([*shape, *place, "-m", "diffcli", *argv])
-    parsed.shutdown_timeout = GRACE
-    try:
-        run(parsed)
-    except ChildFailedError as error:
-        return verdict({rank: failure.exitcode for rank, failure in error.failures.items()})
-    except SignalException as error:
-        return 128 + int(error.sigval)
+    with TemporaryDirectory(prefix="diffcli-") as logs:
+        parsed = get_args_parser().parse_args([*shape, *place, "--log-dir", logs, "-m", "diffcli", *argv])
+        parsed.shutdown_timeout = GRACE
+        try:
+            run(parsed)
+        except ChildFailedError as error:
+            return verdict({rank: failure.exitcode for rank, failure in error.failures.items()})
+        except SignalException as error:
+            return 128 + int(error.sigval)
+        except (RendezvousError, DistError) as error:
+            raise RankLost(
+                f"the {nodes} machines did not meet at {show(rendezvous, 80)} within {MEETING} s: {show(error, 120)}; start "
+                "the same command on each, with the address of the first"
+            ) from None
     return 0
 
 

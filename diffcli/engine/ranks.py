@@ -181,10 +181,10 @@ def joined() -> Iterator[World]:
             f"process {rank} of {size} did not find the others at {show(os.environ['MASTER_ADDR'], 80)}: {show(error, 120)}; "
             "start all of them, or unset RANK and TORCHELASTIC_RUN_ID where this is one process"
         ) from None
-    first = [(os.getpid(), os.uname().nodename)]
+    here = [(os.getpid(), os.uname().nodename, namespace())]
+    first = list(here)
     dist.broadcast_object_list(first, src=0)
-    pid, machine = first[0]
-    leader = pid if machine == os.uname().nodename else None
+    leader = first[0][0] if first[0][1:] == here[0][1:] else None
     world = World(rank, size, local, dist.PrefixStore("diffcli", store), leader)
     try:
         yield world
@@ -198,9 +198,18 @@ def joined() -> Iterator[World]:
     dist.destroy_process_group()
 
 
+def namespace() -> str:
+    """Of process numbers: in another container of one machine they count other processes."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
 def bind() -> None:
     """Die with the launcher, where the system can see to it: nothing is left behind that nobody waits for."""
     if sys.platform == "linux":
+        parent = os.getppid()
         ctypes.CDLL(None).prctl(DEATH, signal.SIGTERM)
-        if os.getppid() == 1:
+        if os.getppid() != parent:
             raise EnvironmentProblem("the launcher of this process is gone; start it again")

@@ -179,7 +179,7 @@ def restore(job: Job, run: Run, say: Say, resize: bool = False) -> tuple[int, fl
     The first process reads it, and tells the others.
     """
     world = job.world
-    stored = checkpoint.latest(run.path, warn=say) if world.first else None
+    stored = world.alone(lambda: checkpoint.latest(run.path, warn=say))  # as long as hashing takes
     if not world.told(stored is not None):
         say("no whole checkpoint yet: starting over")
         run.cut(-1)

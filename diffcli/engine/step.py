@@ -51,7 +51,7 @@ def step_once(job: Job, step: int, steps: int, warmup: int) -> dict[str, float]:
     o, world = job.recipe.train, job.world
     logged: dict[str, float] = {}
     job.optimizer.zero_grad()
-    parts = torch.arange(step * o.batch_size, (step + 1) * o.batch_size).chunk(o.accumulate)
+    parts = torch.arange(step * o.batch_size, (step + 1) * o.batch_size).tensor_split(o.accumulate)
     for number, part in enumerate(parts, 1):
         mine = world.share(part)
         with parallel.accumulating(job.step, last=number == len(parts)):

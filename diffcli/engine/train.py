@@ -15,6 +15,7 @@ from diffcli.engine.bystander import Bystander
 from diffcli.engine.evaluate import Bench, held_out_loss
 from diffcli.engine.job import Job, anchored, prepare, spread
 from diffcli.engine.latents import with_autoencoder
+from diffcli.engine.launch import GRACE
 from diffcli.engine.loggers import Loggers
 from diffcli.engine.pace import settle
 from diffcli.engine.progress import Bar, Say
@@ -74,7 +75,12 @@ def train(
     size = disk(job)
     spread(job)
     run = opened(job, output, resume, size)
-    with run.lock(), Signals() as signals, loggers, Saver(background=job.recipe.train.async_save) as saver:
+    with (
+        run.lock(),
+        Signals(GRACE if world.size > 1 else 0.0) as signals,
+        loggers,
+        Saver(background=job.recipe.train.async_save) as saver,
+    ):
         if resume is None:
             run.write_recipe(recipes.dumps(job.recipe))
             run.write_env(environment(job.device) | {"processes": world.size})
@@ -120,6 +126,8 @@ def loop(job: Job, run: Run, out: Outlets, start: tuple[int, float, Pending]) ->
     )
     step, before, pending = start
     say(header(job, steps))
+    if o.strategy == "fsdp" and world.size == 1:
+        say("note: --strategy fsdp has nothing to share out on one device; give --devices")
     if step == 0:
         begin(job, run, out.loggers)
     elif step < steps and sample_every and step % sample_every == 0:
@@ -151,7 +159,7 @@ def loop(job: Job, run: Run, out: Outlets, start: tuple[int, float, Pending]) ->
             if saved := stop or length.due(step, save_every, steps):
                 save(job, run, step, time.perf_counter() - clock, pending, out.saver)
             if stop:
-                out.saver.wait()
+                world.alone(out.saver.wait)
                 raise Stopped(
                     f"signal {stop} at step {step} of {steps}: saved; go on with --resume {show(where)}", stop
                 )
@@ -159,7 +167,7 @@ def loop(job: Job, run: Run, out: Outlets, start: tuple[int, float, Pending]) ->
                 if not saved:  # the average has the statistics of the raw weights, if any
                     calibrate(job, job.ema.model)
                 previews(job, run, step, out.loggers)
-    out.saver.wait()
+    world.alone(out.saver.wait)
     finish(job, run, steps, time.perf_counter() - clock, say)
     out.loggers.pictures(steps, (run.path / "samples").glob("final*"))
 

@@ -82,4 +82,4 @@ def rotten(place: Local) -> Iterator[str]:
         with place.paths[number].open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if rows.get(called) not in (None, digest):
-            yield f"{show(called)} is another file than was packed: its sha256 is {digest[:16]}..., not {show(rows[called], 16)}..."
+            yield f"{show(called)} is another file than was packed: its sha256 is {digest[:16]}..., not {str(show(rows[called]))[:16]}..."

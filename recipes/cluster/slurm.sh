@@ -14,7 +14,7 @@ set -euo pipefail
 
 DEVICES=${DEVICES:-${SLURM_GPUS_ON_NODE:-1}}
 RUN=${RUN:-runs/slurm-$SLURM_JOB_ID}    # on a disk that all machines see
-METHOD=$2
+METHOD=${2:?usage: sbatch slurm.sh train METHOD [FLAGS]}
 
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 place=(--devices "$DEVICES")
@@ -29,10 +29,12 @@ fi
 
 again() {                               # SLURM's signal comes here: pass it on, and wait until all is saved
   kill -TERM "$step" 2>/dev/null || true
-  wait "$step" || true
-  scontrol requeue "$SLURM_JOB_ID"
+  code=0
+  wait "$step" || code=$?
+  [ "$code" -eq 143 ] && scontrol requeue "$SLURM_JOB_ID"
+  exit "$code"
 }
-srun --kill-on-bad-exit=1 diffcli "${words[@]}" "${place[@]}" &
+srun --kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" diffcli "${words[@]}" "${place[@]}" &
 step=$!
 trap again TERM
 wait "$step"

@@ -11,6 +11,8 @@ from PIL import Image
 
 from commands import TINY, Ran
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(cli) -> Path:

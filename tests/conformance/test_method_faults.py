@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from faults import Fault
 
 FLOW, FILL = "sound-flow", "sound-fill"
@@ -35,7 +36,7 @@ FAULTS = {
     "loss without a gradient": Fault(FLOW, ("can be differentiated", "gets a gradient", "the loss falls", "what is saved", "two steps"), "has no gradient", LOSS, LOSS.replace("error.mean()", "error.mean().detach()")),
     "condition without rows": Fault(FLOW, ("cond() gives rows", "sample i follows"), "without a row for each of 16", more="told = Flow.cond\nFlow.cond = lambda self, batch, rng: told(self, batch, rng) if self.training else {k: v[:1] for k, v in told(self, batch, rng).items()}"),
     "weak side out of range": Fault(FLOW, ("guided samples", "it answers with x_0", "alpha x_0", "guidance of scale 1"), "IndexError", more="Flow.weaken = lambda self, cond: {'label': torch.full_like(cond['label'], 7)}"),
-    "options that grow": Fault(FLOW, ("recipe that a run keeps", "what is saved"), "it makes another recipe", '    width: int = opt(8, "Features of the hidden layer.", min=1)', '    width: int = opt(8, "Features of the hidden layer.", min=1)\n\n    def __post_init__(self):\n        object.__setattr__(self, "width", self.width + 1)'),
+    "options that grow": Fault(FLOW, ("recipe that a run keeps", "what is saved", "two steps"), "it makes another recipe", '    width: int = opt(8, "Features of the hidden layer.", min=1)', '    width: int = opt(8, "Features of the hidden layer.", min=1)\n\n    def __post_init__(self):\n        object.__setattr__(self, "width", self.width + 1)'),
     "preview that fails": Fault(FLOW, ("previews that", "samples of every sampler"), "ZeroDivisionError", "        small = process.posterior", "        1 / 0\n        small = process.posterior", "Flow.preview = lambda self: Preview(sampler={'name': 'sound-walk'}, sample={'steps': 3})"),
     "measure of nothing": Fault(FLOW, ("own measures give",), "sound-mean gave {'metric': 'sound-mean', 'value': nan}", "float(bench.samples.x.mean())", 'float("nan")'),
     "plot that is no picture": Fault(FLOW, ("own plots draws",), "plot sound-plain of sound-flow gave a str, not a PIL image", 'return Image.new("L", (8, 8))', 'return "picture"'),

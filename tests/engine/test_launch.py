@@ -33,6 +33,7 @@ def test_flags_go_together_or_are_refused():
         (1, 2, "host"),
         (1, 2, "ho st:1"),
         (1, 2, "h:p"),
+        (1, 2, "h:99999"),
     ):
         with pytest.raises(UsageError):
             several(devices, nodes, rendezvous)

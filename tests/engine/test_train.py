@@ -148,7 +148,9 @@ def wait_for_checkpoint(run: Path, process: subprocess.Popen) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_and_says_so(tmp_path, number, code):
     process = start(tmp_path, *LONG, "--steps", "100000", "--output", "run")
     wait_for_checkpoint(tmp_path / "run", process)

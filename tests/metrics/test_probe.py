@@ -50,7 +50,7 @@ def bench(trained: Path, **options) -> Bench:
     return Bench(model, model.recipe, EvalOptions(**options))
 
 
-@pytest.mark.parametrize("ridge", [1e-1, 1e-3])
+@pytest.mark.parametrize("ridge", [1e-1, pytest.param(1e-3, marks=pytest.mark.slow)])
 def test_it_is_the_minimum_that_sklearn_finds(ridge):
     """C = 1/(ridge n) there. At a gradient of 1e-7, and curvature of ridge or more, weights are within 1e-7/ridge."""
     x, y = (torch.tensor(a) for a in load_digits(return_X_y=True))

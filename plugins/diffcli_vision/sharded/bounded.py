@@ -70,6 +70,8 @@ class Bounded:
         with tempfile.TemporaryDirectory(prefix=".tmp-", dir=self.folder) as folder:
             new = Path(folder) / "new.tar"
             make(new)
+            with open(new, "rb") as file:
+                os.fsync(file.fileno())
             os.replace(new, place)
 
     def sweep(self, needed: int) -> None:
