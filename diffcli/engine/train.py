@@ -143,9 +143,8 @@ def loop(job: Job, run: Run, out: Outlets, start: tuple[int, float, Pending]) ->
             speed, row = o.batch_size / (time.perf_counter() - began), dict[str, Any]()
             if length.due(step, o.log_every, steps):
                 row, pending = mean(pending), []
-            stop = (
-                world.agreed(out.signals.received, job.device) if step < steps else None
-            )  # the last step is a checkpoint of its own
+            stop = world.agreed(out.signals.received, job.device)
+            stop = stop if step < steps else None  # the last step is a checkpoint of its own
             if not stop and length.due(step, eval_every, steps):
                 row["held_out"] = held_out(job, where, step)
             if row:

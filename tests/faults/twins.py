@@ -16,6 +16,9 @@ from nursery import Child, diffcli
 from trials import NEAR, spoil
 from undisturbed import CLOCKS
 
+from diffcli.engine.manifest import sealed
+from diffcli.errors import DiffcliError
+
 SAVED = 50  # steps between checkpoints
 LENGTH = ("--steps", 1_000_000, "--batch-size", 8, "--save-every", SAVED, "--sample-every", 5 * SAVED, "--log-every", 1, "--keep", 4)  # fmt: skip
 
@@ -54,8 +57,8 @@ class Twin:
         """Note the hashes of the checkpoints that are there."""
         for folder in self.checkpoints:
             try:
-                listed = json.loads((folder / "manifest.json").read_bytes())["files"]
-            except OSError:  # pruned meanwhile
+                listed = sealed(folder)["files"]
+            except (OSError, DiffcliError):  # pruned meanwhile, or just damaged by a fault: the seal says so
                 continue
             told = " ".join(f"{k} {v['sha256']}" for k, v in sorted(listed.items()) if k.endswith(".safetensors"))
             self.note(self.hashes, int(folder.name[5:]), told, "checkpoint")
