@@ -35,8 +35,8 @@ WAYS = {
 class Deaf(Signals):
     """Hears a SIGTERM at the end of one step."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, patience: float = 0.0) -> None:
+        super().__init__(patience)
         self.asked = 0
 
     @property
