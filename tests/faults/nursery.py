@@ -12,6 +12,8 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+os.environ["OMP_NUM_THREADS"] = "1"  # of all processes here: another number of threads gives other bits, and costs more
+
 LOADED = [
     "diffcli.cli.app", "diffcli.cli.train", "diffcli.engine.train", "diffcli.engine.repro", "diffcli_vision.unet",
     "diffcli_vision.digits", "diffcli_vision.folder", "diffcli_vision.text", "diffcli_rf.method", "diffcli_mdlm.method",
