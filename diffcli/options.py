@@ -42,6 +42,7 @@ class Option(NamedTuple):
     min: float | None
     max: float | None
     pattern: str | None
+    like: str | None
 
     @property
     def flag(self) -> str:
@@ -54,7 +55,7 @@ class Option(NamedTuple):
             return "one of: " + ", ".join(map(str, self.choices))
         words = f"a list of {'whole' if self.item is int else 'finite'} numbers" if self.item else WORDS[self.base]
         if self.pattern:
-            words += f" of the form {self.pattern}"
+            words += f" such as {self.like}" if self.like else f" of the form {self.pattern}"
         low, high = bound(self.min), bound(self.max)
         if low and high:
             return f"{words} from {low} to {high}"
@@ -189,7 +190,7 @@ def option(field: Field[Any], hint: Any, called: str) -> Option:
     known = item in (int, float) if base is tuple else base in WORDS
     if len(kinds) != 1 or not known or (optional and base is bool) or not all(type(c) in (str, int) for c in choices):
         raise PluginError(f"field {called} is of type {show(str(hint), 80)}, which no flag can be")
-    limits = {name: field.metadata.get(name) for name in ("min", "max", "pattern")}
+    limits = {name: field.metadata.get(name) for name in ("min", "max", "pattern", "like")}
     found = Option(field.name, base, item, choices, optional, field.default, field.metadata["help"].strip(), **limits)
     try:
         found.check(field.default, "its default")

@@ -33,14 +33,15 @@ def opt(
     min: float | None = None,
     max: float | None = None,
     pattern: str | None = None,
+    like: str | None = None,
 ) -> Any:
     """A field of a config: its default, its help line, and what values it takes.
 
     min, max: inclusive bounds of a number, or of each number of a tuple; pattern: a regular expression that a text
-    must match whole. The annotation says the type: bool, int, float, str, Path, Literal[...], tuple[int, ...],
+    must match whole; like: examples that match it, which tell more than it does. The annotation says the type: bool, int, float, str, Path, Literal[...], tuple[int, ...],
     tuple[float, ...], or one of these | None.
     """
-    return field(default=default, metadata={"help": help, "min": min, "max": max, "pattern": pattern})
+    return field(default=default, metadata={"help": help, "min": min, "max": max, "pattern": pattern, "like": like})
 
 
 @dataclass(frozen=True, kw_only=True)

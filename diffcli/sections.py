@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from diffcli.plugin import opt
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
-SPAN = r"\d+(ep)?"  # 500: steps; 10ep: epochs
+SPAN: Any = {"pattern": r"\d+(ep)?", "like": "500, which are steps, or 10ep"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,13 +22,14 @@ class TrainOptions:
         None,
         "Length in time: 90s, 10m or 2h; fixes the number of steps from the first ones.",
         pattern=r"\d+(\.\d+)?[smh]",
+        like="90s, 10m or 2h",
     )
     batch_size: int = opt(128, "Images or texts a step, over all devices and accumulation.", min=1)
     accumulate: int = opt(1, "Parts a batch is computed in, to save memory.", min=1)
     lr: float = opt(1e-3, "Peak learning rate of AdamW.", min=0)
     min_lr: float = opt(1e-6, "Learning rate at the end.", min=0)
     lr_schedule: Literal["cosine", "linear", "constant"] = opt("cosine", "Shape of the way from --lr to --min-lr.")
-    warmup: str = opt("0", "Linear rise of the learning rate at the start: 500 steps, or 1ep.", pattern=SPAN)
+    warmup: str = opt("0", "Linear rise of the learning rate at the start: 500 steps, or 1ep.", **SPAN)
     warmup_lr: float | None = opt(
         None, "Learning rate of the first step of --warmup; unset is --lr over the steps of the warm-up.", min=0
     )
@@ -46,7 +47,7 @@ class TrainOptions:
     ema_snapshots: str = opt(
         "0",
         "Averages of other widths: store their snapshots every 500 steps, or 10ep, for export --ema-width; 0 keeps none.",
-        pattern=SPAN,
+        **SPAN,
     )
     ema_profiles: tuple[float, ...] = opt(
         (0.05, 0.10),
@@ -72,9 +73,9 @@ class TrainOptions:
     )
     device: Device = opt("auto", "Where to compute; auto takes CUDA, then MPS, then the CPU.")
     seed: int = opt(0, "Everything random follows from it.", min=0, max=2**31 - 1)
-    sample_every: str = opt("0", "Preview pictures every 500 steps, or 10ep; 0 is at the end alone.", pattern=SPAN)
-    save_every: str = opt("500", "Checkpoints every 500 steps, or 10ep; 0 is at the end alone.", pattern=SPAN)
-    eval_every: str = opt("0", "Held-out loss every 500 steps, or 10ep; 0 is at the end alone.", pattern=SPAN)
+    sample_every: str = opt("0", "Preview pictures every 500 steps, or 10ep; 0 is at the end alone.", **SPAN)
+    save_every: str = opt("500", "Checkpoints every 500 steps, or 10ep; 0 is at the end alone.", **SPAN)
+    eval_every: str = opt("0", "Held-out loss every 500 steps, or 10ep; 0 is at the end alone.", **SPAN)
     log_every: int = opt(10, "Steps a line of the metrics; the losses of the steps between are averaged.", min=1)
     async_save: bool = opt(
         False,
@@ -86,6 +87,7 @@ class TrainOptions:
         "",
         "Where rows and pictures go besides, with commas: tensorboard; metrics.jsonl and metrics.csv are always written.",
         pattern=r"|[a-z0-9-]+(,[a-z0-9-]+)*",
+        like="tensorboard, or several with commas",
     )
     init: str | None = opt(None, "Run whose trained weights to start from; unset is a fresh start.")
     autoencoder: str | None = opt(
@@ -109,6 +111,7 @@ class SampleOptions:
         "Classes to draw, in turn: 3, or 0,1,2, or 0-4, or a name such as star; none is without a class, unset "
         "is every class in turn.",
         pattern=r"[^,]+(,[^,]+)*",
+        like="3, or 0,1,2",
     )
     steps: int | None = opt(None, "Solver steps; unset is the sampler's own number.", min=1)
     spacing: Literal["uniform", "cosine", "linspace", "trailing", "leading", "karras", "logsnr"] | None = opt(

@@ -38,6 +38,7 @@ def lines() -> list[list[str]]:
     return [shlex.split(line) for text in plain for line in text.splitlines()]
 
 
+@pytest.mark.slow
 def test_the_commands_run_in_their_order(cli, monkeypatch):
     assert len(lines()) >= 6
     assert (
@@ -77,6 +78,7 @@ def test_the_commands_for_several_devices_run(tmp_path):
         assert done.returncode == 0 and done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_the_python_runs(tmp_path):
     (code,) = (b["text"] for b in BLOCKS if b["kind"] == "python" and not b["mark"])
     code = code.replace('"steps": 200', '"steps": 2') + "\nassert x.shape == (16, 1, 8, 8)\n"
@@ -87,6 +89,7 @@ def test_the_python_runs(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_plugin_trains(tmp_path):
     for block in BLOCKS:
         if block["mark"] and block["mark"].startswith("plugin: "):

@@ -17,8 +17,10 @@ import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,8 @@ from diffcli.engine.environment import environment
 from diffcli.engine.job import Job, prepare
 from diffcli.engine.step import step_once
 
-BATCH, SMALL, STEPS, LAST, SEEDS = 128, 16, 40, 20, (0, 1, 2)
+BATCH, SMALL, STEPS, LAST, SEEDS = 128, 16, 400, 100, (0, 1, 2)
+WARMUP = 20  # steps, of those trainings whose losses are compared
 OURS: dict[str, dict[str, Any]] = {
     "diffcli": {},
     "diffcli keep memory": {"keep_memory": True},
@@ -126,22 +129,31 @@ def speeds(rounds: int, on: list[Lane]) -> list[Row]:
 PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
 
 
-def losses(lane: Lane, seeds: tuple[int, ...] = SEEDS) -> Row:
-    """The mean loss of the last steps of a short training of each seed, and what all seeds have in common."""
-    found = []
-    for seed in seeds:
-        job = lane.job(seed, SMALL, STEPS)
-        logged = [step_once(job, step, STEPS, 5)["loss"] for step in range(STEPS)]
-        found.append(statistics.fmean(logged[-LAST:]))
-        print(f"loss: {lane.name} {lane.precision} seed {seed} {found[-1]:.4f}", flush=True)
-    spread = statistics.stdev(found) if len(found) > 1 else None
-    return {
-        "name": lane.name,
-        "precision": lane.precision,
-        "losses": found,
-        "mean": statistics.fmean(found),
-        "std": spread,
-    }
+def losses(on: list[Lane]) -> list[Row]:
+    """The mean loss of the last steps of a training of each seed. All lanes see the same pictures, times and noise, step by
+    step, so what tells them apart is the difference to ours of the same seed. As many at a time as there are processors."""
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        asked = [[pool.submit(trained, lane, seed) for seed in SEEDS] for lane in on]
+        told = [[one.result() for one in of] for of in asked]  # of each lane and seed, step by step
+    ours, rows = [statistics.fmean(steps[-LAST:]) for steps in told[0]], []
+    for lane, of in zip(on, told, strict=True):
+        last = [statistics.fmean(steps[-LAST:]) for steps in of]
+        row: Row = {"name": lane.name, "precision": lane.precision, "losses": last, "mean": statistics.fmean(last)}
+        row["std"] = statistics.stdev(last)
+        row[f"over {on[0].name} {on[0].precision}"] = [a - b for a, b in zip(last, ours, strict=True)]
+        row[f"of each {LAST} steps"] = [
+            [statistics.fmean(steps[k : k + LAST]) for k in range(0, STEPS, LAST)] for steps in of
+        ]
+        rows.append(row)
+    return rows
+
+
+def trained(lane: Lane, seed: int) -> list[float]:
+    """The loss of each step."""
+    job = lane.job(seed, SMALL, STEPS)
+    logged = [step_once(job, step, STEPS, WARMUP)["loss"] for step in range(STEPS)]
+    print(f"loss: {lane.name} {lane.precision} seed {seed} {statistics.fmean(logged[-LAST:]):.4f}", flush=True)
+    return logged
 
 
 def verdicts(rows: list[Row]) -> Row:
@@ -165,7 +177,7 @@ def verdicts(rows: list[Row]) -> Row:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--no-losses", action="store_true", help="measure the pace alone")
+    parser.add_argument("--only", choices=["pace", "losses"], help="measure one of them; unset is both")
     parser.add_argument("--lanes", help="to measure, parted by '; '; unset is all. Each keeps 1 to 4 GB while it waits")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--lane", type=json.loads, help=argparse.SUPPRESS)
@@ -179,26 +191,18 @@ def main() -> None:
         f"rf, digits 1x{SIDE}x{SIDE}, split train; pace: {given.rounds} interleaved rounds of a step of {BATCH}, 1 thread a process, "
         f"seed 0; losses: mean of the last {LAST} of {STEPS} steps of {SMALL}, seeds {SEEDS}; no sampling, so no sampler and no NFE"
     )
-    rows = found["rows"] = speeds(given.rounds, on)
-    found["verdicts"] = verdicts(rows)
-    for row in rows:
-        pace = f"{row['images/CPU-s']:6.1f} images/CPU-s  {row['MiB']:6.0f} MiB"
-        print(f"{row['name']:34} {row['precision']}  {pace}  {row['parameters']:,} parameters")
-    print(json.dumps(found["verdicts"], indent=1))
+    if given.only != "losses":
+        rows = found["rows"] = speeds(given.rounds, on)
+        found["verdicts"] = verdicts(rows)
+        for row in rows:
+            pace = f"{row['images/CPU-s']:6.1f} images/CPU-s  {row['MiB']:6.0f} MiB"
+            print(f"{row['name']:34} {row['precision']}  {pace}  {row['parameters']:,} parameters")
+        print(json.dumps(found["verdicts"], indent=1))
+    if given.only != "pace":
+        found["losses"] = losses([lane for lane in on if not lane.network or lane.precision == "fp32"])
     if given.output:
-        write(found, given.output)
-    if not given.no_losses:
-        found["losses"] = []
-        for lane in on:
-            if not lane.network or lane.precision == "fp32":
-                found["losses"].append(losses(lane))
-                if given.output:
-                    write(found, given.output)
+        given.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return None
-
-
-def write(found: Row, path: Path) -> None:
-    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -24,11 +24,6 @@ NARROWEST = 1e-3  # of a training of a thousand steps, one step
 TINY = 1e-13  # share of the largest eigenvalue below which one is rounding, and is left out
 
 
-def width_of(gamma: float) -> float:
-    """sigma_rel = sqrt(gamma + 1) / ((gamma + 2) sqrt(gamma + 3)) (Eq. 3)."""
-    return math.sqrt(gamma + 1) / ((gamma + 2) * math.sqrt(gamma + 3))
-
-
 def gamma_of(width: float) -> float:
     """The gamma >= 0 of a sigma_rel: the largest root of gamma^3 + 7 gamma^2 + (16 - k) gamma + 12 - k, k = sigma_rel^-2 (Eq. 3).
 

@@ -24,12 +24,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from diffcli.engine.files import alive
-from diffcli.engine.launch import NEEDED, worker
+from diffcli.engine.launch import MEETING, NEEDED, worker
 from diffcli.errors import EnvironmentProblem, RankLost, show
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
-MEETING, ANSWER = timedelta(seconds=120), timedelta(seconds=120)  # how long others are waited for
+ANSWER = timedelta(seconds=120)  # how long what others send is waited for
 DONE, FAILED = b"done", b"failed"
 DEATH = 1  # PR_SET_PDEATHSIG: the signal that a process gets when the one that started it dies
 LOCATION = re.compile(r"^\[\S+:\d+\] ")  # in the source of torch
@@ -168,7 +168,7 @@ def joined() -> Iterator[World]:
     bind()
     rank, local, size = (int(os.environ[name]) for name in NEEDED[:3])
     try:
-        store, _, _ = next(dist.rendezvous("env://", rank, size, timeout=MEETING))
+        store, _, _ = next(dist.rendezvous("env://", rank, size, timeout=timedelta(seconds=MEETING)))
         cuda = torch.cuda.is_available()
         if cuda and local < torch.cuda.device_count():
             torch.cuda.set_device(local)

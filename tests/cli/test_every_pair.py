@@ -160,6 +160,7 @@ def test_a_walk_costs_the_calls_it_says(method, trained, cli, monkeypatch):
     assert calls == [2] * 50 and (ran.json["nfe"], ran.json["calls"]) == (50, 50)
 
 
+@pytest.mark.slow
 def test_ancestral_walks_all_of_the_table_when_no_steps_are_asked_for(trained, cli, monkeypatch):
     from diffcli_vision.unet import UNet
 

@@ -88,6 +88,7 @@ def test_a_run_on_text_leaves_texts(runs):
     assert not list(runs.glob("text/**/*completion*")) and not (runs / "text" / "corruption.png").exists()
 
 
+@pytest.mark.slow
 def test_three_steps_and_three_more_are_six_where_pixels_are_missing(cli):
     """To the bit, with dropout; consistency begins at step 4 of batches of 8, in the resumed part."""
     flags = ["--missing", "0.5", "--consistency-start", "0.02", "--dropout", "0.1", "--steps", "6", "--save-every", "3"]

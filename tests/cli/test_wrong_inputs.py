@@ -188,6 +188,7 @@ def test_no_terminal_means_plain_lines(world: Path):
     assert "\x1b" not in process.stdout + process.stderr
 
 
+@pytest.mark.slow
 def test_a_run_in_use_is_left_alone(world: Path):
     import fcntl
 

@@ -23,6 +23,7 @@ RAISED = {  # what is checked, the change, and the line of the plugin that raise
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", RAISED)
 def test_each_broken_law_shows_the_line_of_the_plugin(install, where):
     name, old, new, line = RAISED[where]

@@ -224,6 +224,7 @@ def test_a_data_set_that_needs_a_path_says_so():
     assert next(judged(Here, None)).outcome in ("broken", "skipped")
 
 
+@pytest.mark.slow
 def test_the_kit_needs_no_pytest():
     code = "import sys, diffcli.testing; sys.exit('pytest' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

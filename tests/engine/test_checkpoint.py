@@ -28,6 +28,7 @@ from diffcli.engine.manifest import Damaged, seal
 from diffcli.engine.model_folder import open_model, write_model
 from diffcli.engine.rundir import committed
 from diffcli.errors import EnvironmentProblem, NonFinite, RunError
+from tensors import odd
 
 META = {"recipe": {"method": {"name": "rf", "width": 2}}, "facts": {"shape": (1, 8, 8)}}
 
@@ -63,18 +64,7 @@ def test_what_is_read_is_what_was_saved_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_shared_strided_and_odd_tensors_survive(tmp_path: Path) -> None:
-    base = torch.arange(24.0).reshape(2, 3, 4)
-    group = {
-        "tied": base,
-        "again": base,
-        "view": base[:, 1:, ::2],
-        "transposed": base.permute(2, 0, 1),
-        "expanded": torch.ones(1, 3).expand(4, 3),
-        "scalar": torch.tensor(2.5, dtype=torch.float64),
-        "empty": torch.empty(0, 3),
-        "half": torch.tensor([1.5, -0.0], dtype=torch.bfloat16),
-        "flag": torch.tensor([True, False]),
-    }
+    group = odd()
     assert equal(open_checkpoint(save(tmp_path, 1, {"model": group}, {}, META)).tensors("model"), group)
 
 
@@ -369,6 +359,7 @@ def kill(run: Path, times: int, size: int) -> None:
     assert not [p for p in (run / "checkpoints").iterdir() if p.name.startswith((".tmp", ".corrupt"))]
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment_leaves_a_whole_latest(tmp_path: Path) -> None:
     kill(tmp_path, 20, 64)
 
@@ -403,6 +394,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.slow
 def test_kill_9_at_each_file_operation_of_a_save_leaves_every_checkpoint_whole(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         put(tmp_path, step)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from diffcli.engine.ema import PowerEMA
-from diffcli.engine.profiles import NARROWEST, WIDEST, Profile, decay, fit, gamma_of, inner, width_of
+from diffcli.engine.profiles import NARROWEST, WIDEST, Profile, decay, fit, gamma_of, inner
 from diffcli.errors import UsageError
 
 WIDTHS = (0.01, 0.05, 0.10, 0.15, 0.25, WIDEST)
@@ -37,9 +37,10 @@ def test_the_standard_deviation_of_the_profile_is_its_width(width):
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_gamma_is_the_root(width):
-    """A cubic whose root is found in float64: 1e-12 leaves a thousand roundings."""
-    assert width_of(gamma_of(width)) == pytest.approx(width, rel=1e-12)
-    assert gamma_of(width) >= 0
+    """Of Eq. 3: a cubic whose root is found in float64: 1e-12 leaves a thousand roundings."""
+    gamma = gamma_of(width)
+    assert math.sqrt(gamma + 1) / ((gamma + 2) * math.sqrt(gamma + 3)) == pytest.approx(width, rel=1e-12)
+    assert gamma >= 0
     assert gamma_of(WIDEST) == pytest.approx(0, abs=1e-12), "the plain mean"
 
 

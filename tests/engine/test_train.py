@@ -131,7 +131,7 @@ def test_a_started_run_is_not_started_again(cli):
 
 
 def start(folder: Path, *more: str) -> subprocess.Popen:
-    env = {**os.environ, "DIFFCLI_TEST": "1"}
+    env = {**os.environ, "DIFFCLI_TEST": "1", "OMP_NUM_THREADS": "1"}  # small tensors: two threads wait for each other
     argv = [sys.executable, "-m", "diffcli", "train", *more]
     return subprocess.Popen(argv, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -148,9 +148,8 @@ def wait_for_checkpoint(run: Path, process: subprocess.Popen) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_says_so(tmp_path, number, code):
     process = start(tmp_path, *LONG, "--steps", "100000", "--output", "run")
     wait_for_checkpoint(tmp_path / "run", process)
@@ -232,6 +231,7 @@ def test_learning_rate_rises_then_falls_to_its_end():
     assert rates[55] == pytest.approx(0.01 + 0.99 / 2, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_a_budget_becomes_steps_in_the_recipe(cli):
     began = time.monotonic()
     ran = cli("train", "rf", "--budget", "3s", "--batch-size", "8", "--channels", "8", "--output", "run")

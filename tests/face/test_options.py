@@ -22,6 +22,7 @@ class All:
     count: int = opt(3, "A count.", min=1, max=9)
     rate: float = opt(0.5, "A rate.", min=0, max=1)
     text: str = opt("a", "A text.", pattern=r"[a-z]+")
+    span: str = opt("1", "A length.", pattern=r"\d+", like="500")
     path: Path = opt(HERE, "A path.")
     mode: Literal["one", "two"] = opt("one", "A mode.")
     sizes: tuple[int, ...] = opt((1, 2), "Sizes.", min=1)
@@ -62,6 +63,7 @@ def test_a_text_means_its_value(name: str, text: str, value: Any) -> None:
         ("rate", "inf", "a finite number from 0 to 1"),
         ("bound", "inf", "a finite number, 0 or more"),
         ("text", "A", r"a text of the form \[a-z\]\+"),
+        ("span", "x", "a text such as 500$"),
         ("mode", "tow", "one of: one, two; did you mean two?"),
         ("sizes", "1,,2", "a list of whole numbers, 1 or more"),
         ("sizes", "0,1", "a list of whole numbers, 1 or more"),

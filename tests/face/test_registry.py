@@ -77,9 +77,19 @@ def test_the_environment_chooses_plugins(
     assert {part["name"] for part in parts if part["name"].startswith("fake-")} == expected
 
 
-def test_twenty_plugins_are_found_in_fifty_milliseconds(twenty: Path, python: Callable) -> None:
+def test_twenty_plugins_are_found_in_fifty_milliseconds(
+    twenty: Path, python: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they add to our own parts, whose cost `diffcli plugins` has its own bound for: with and without them in turn, the
+    best of five of each, as what else the machine does only ever adds."""
     code = "import time, diffcli.registry as r; t = time.process_time(); r.registry(); print(time.process_time() - t)"
-    assert min(float(python("-c", code).stdout) for _ in range(3)) < 0.05
+    costs: dict[str, list[float]] = {str(twenty): [], "": []}
+    for _ in range(5):
+        for path, found in costs.items():
+            monkeypatch.setenv("PYTHONPATH", path)
+            found.append(float(python("-c", code).stdout))
+    added, alone = (min(found) for found in costs.values())
+    assert added - alone < 0.05, costs
 
 
 def test_a_plugin_neither_prints_nor_seeds(

@@ -46,6 +46,11 @@ def run_called(run: Path, name: str, place: Path) -> Sequence[Sequence[object]]:
     ]
 
 
+def trained_on(pictures: object) -> tuple[object, ...]:
+    given = "--cond", "label", "--dataset", "folder", "--path", pictures, "--channels", 1
+    return ("train", "rf", *given, *TINY)
+
+
 def classes(place: Path) -> Sequence[Sequence[object]]:
     """Class names go into labels, figures, recipes and states."""
     for name in NAMES:
@@ -54,19 +59,7 @@ def classes(place: Path) -> Sequence[Sequence[object]]:
         for n in range(2):
             (folder / f"{n}.png").write_bytes(png(8, 8, rows=bytes(72)))
     run = place / "run"
-    train = (
-        "train",
-        "rf",
-        "--cond",
-        "label",
-        "--dataset",
-        "folder",
-        "--path",
-        place / "pictures",
-        "--channels",
-        1,
-        *TINY,
-    )
+    train = trained_on(place / "pictures")
     some = ("sample", run, "--samples", 2, "--steps", 1, "--label")
     draws = ("eval", run, "--samples", 16, "--steps", 1, "--plot", "guidance-scatter,guidance-grid,loss-vs-t")
     return [
@@ -87,19 +80,7 @@ def latin(place: Path) -> Sequence[Sequence[object]]:
             with open(root + b"/" + name + b"/%d.png" % n, "wb") as file:
                 file.write(png(8, 8, rows=bytes(72)))
     run = place / "run"
-    train = (
-        "train",
-        "rf",
-        "--cond",
-        "label",
-        "--dataset",
-        "folder",
-        "--path",
-        os.fsdecode(root),
-        "--channels",
-        1,
-        *TINY,
-    )
+    train = trained_on(os.fsdecode(root))
     return [(*train, "--output", run), ("sample", run, "--samples", 1, "--steps", 1), ("train", "--resume", run)]
 
 

@@ -37,6 +37,7 @@ def trial(undisturbed: Path, seed: int) -> Trial:
     return Trial(subjects(undisturbed.parent)[0], undisturbed, free, random.Random(seed))
 
 
+@pytest.mark.slow
 def test_a_kill_near_a_checkpoint_is_survived(undisturbed: Path) -> None:
     assert kill_near_checkpoint(trial(undisturbed, 0)) is None
 

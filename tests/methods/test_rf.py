@@ -109,6 +109,7 @@ def test_held_out_loss_is_repeatable_to_the_bit(trained):
     assert held_out_loss(model, data, 100) == held_out_loss(model, data, 100)
 
 
+@pytest.mark.slow
 def test_pairs_round_trip_and_train(cli):
     assert cli("train", "rf", "--cond", "label", *TINY, "--output", "one").code == 0
     ran = cli("sample", "one", "--pairs", "24", "--steps", "3", "--output", "drawn")

@@ -145,6 +145,7 @@ def test_the_floor_is_of_fresh_weights(trained, encoder):
     assert (record["value"], record["floor"]) == (value, floor) and value != floor
 
 
+@pytest.mark.slow
 def test_fine_tuning_learns_and_leaves_the_model_alone(trained, encoder, capsys):
     """Half of ten classes within 50 steps, where chance is 0.1; the same again is the same number to the bit."""
     asked = {"reference": 400, "finetune_epochs": 2.5, "finetune_batch": 20, "images": 200, "finetune_lr": 3e-3}

@@ -125,6 +125,16 @@ def test_what_came_damaged_is_told(hub):
             opened()
 
 
+def test_what_is_damaged_in_the_cache_is_fetched_again(hub):
+    numbered(hub.folder / "data", (5, 6))
+    place = opened().source.place
+    place.file(0).write_bytes(place.file(0).read_bytes()[:520])
+    hub.fetched.clear()
+    with pytest.raises(DataError, match="train-"):
+        place.index(0)
+    assert len(place.index(0)) == 5 and len(hub.fetched) == 1
+
+
 def test_without_the_hub_what_is_kept_is_read(hub, capsys):
     numbered(hub.folder / "data", (5, 6))
     first = pictures(opened(), 20)

@@ -148,6 +148,19 @@ def test_what_cannot_be_read_is_told(library, tmp_path):
         opened(tmp_path / "empty")
 
 
+def test_a_network_that_fails_is_no_fault_of_the_cache(library, tmp_path, monkeypatch):
+    def down(*_: object, **__: object) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("fsspec.open", down)
+    stream = streamed.Given(HubOptions(path=Path("me/birds")))
+    with pytest.raises(EnvironmentProblem, match=r"^me/birds cannot be streamed: no route; connect, and try again"):
+        stream.file("hf://datasets/me/birds@main/1.png")
+    table(tmp_path / "set", "train", 0, 12)
+    with pytest.raises(EnvironmentProblem, match="cannot be streamed: no route; look at its files"):
+        opened(tmp_path / "set")
+
+
 def test_without_the_package_the_cure_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(EnvironmentProblem, match=r"needs the package datasets .*pip install 'diffcli\[hub\]'"):

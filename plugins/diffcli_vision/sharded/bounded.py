@@ -14,7 +14,7 @@ from pathlib import Path
 from queue import Queue
 from threading import Thread
 
-from diffcli.errors import EnvironmentProblem, show
+from diffcli.errors import DataError, EnvironmentProblem, show
 from diffcli_vision.fetch import cache
 
 TRIES = 100  # to open what others remove to make room
@@ -64,6 +64,15 @@ class Bounded:
         raise EnvironmentProblem(
             f"{show(self.folder)} is too small for all that is read at a time; give a larger --cache-gb"
         )
+
+    @contextmanager
+    def trusted(self, name: str) -> Iterator[None]:
+        """What is found to be damaged in here goes, and is made anew when it is asked for again."""
+        try:
+            yield
+        except DataError:
+            self.place(name).unlink(missing_ok=True)
+            raise
 
     def fill(self, place: Path, make: Callable[[Path], None]) -> None:
         """The file is there whole or not at all."""

@@ -85,9 +85,21 @@ class Given:
             return None
         import fsspec
 
-        with fsspec.open(path, "rb") as far:
+        with self.streaming(), fsspec.open(path, "rb") as far:
             data: bytes = far.read(MOST_BYTES + 1)
             return data
+
+    @contextmanager
+    def streaming(self) -> Iterator[None]:
+        """What the library or the network refuses, in our words."""
+        try:
+            yield
+        except DiffcliError:
+            raise
+        except Exception as error:
+            why = show(" ".join(str(error).split()) or type(error).__name__, 200)
+            cure = "look at its files" if self.local else "connect, and try again"
+            raise EnvironmentProblem(f"{show(self.where)} cannot be streamed: {why}; {cure}") from None
 
     def columns(self, features: Any) -> tuple[str, str | None]:
         """(of images, of classes or None): as they were asked for, or the only one of their kind."""

@@ -72,7 +72,8 @@ class Remote:
         return self.kept.open(*self.wanted(self.files[number]))
 
     def index(self, number: int) -> Index:
-        return read_index(self.open(number), self.names[number], self.where)
+        with self.kept.trusted(self.wanted(self.files[number])[0]):
+            return read_index(self.open(number), self.names[number], self.where)
 
     def beside(self, name: str) -> bytes | None:
         """The index of shards that lies in the folder of the first one."""

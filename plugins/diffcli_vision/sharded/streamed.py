@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from diffcli.engine.files import dump_json
-from diffcli.errors import DataError, DiffcliError, EnvironmentProblem, UsageError, show
+from diffcli.errors import DataError, UsageError, show
 from diffcli_vision import HubOptions
 from diffcli_vision.crops import reading
 from diffcli_vision.reading import Pictures
@@ -89,7 +89,8 @@ class Streams:
         self.ahead(shards)
 
     def index(self, number: int) -> Index:
-        return read_index(self.open(number), f"{self.text}, part {number}", "auto" if self.target else "none")
+        with self.kept.trusted(self.names[number]):
+            return read_index(self.open(number), f"{self.text}, part {number}", "auto" if self.target else "none")
 
     def beside(self, name: str) -> bytes | None:
         return None
@@ -108,11 +109,12 @@ class Streams:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
 
-        try:
-            with fsspec.open(file, "rb") as opened, ParquetFile(opened) as table:
-                return int(table.metadata.num_rows)
-        except (OSError, ArrowException) as error:
-            raise DataError(f"{show(file)} is no whole parquet file: {show(error, 120)}; bring it again") from None
+        with self.given.streaming():
+            try:
+                with fsspec.open(file, "rb") as opened, ParquetFile(opened) as table:
+                    return int(table.metadata.num_rows)
+            except ArrowException as error:
+                raise DataError(f"{show(file)} is no whole parquet file: {show(error, 120)}; bring it again") from None
 
     def write(self, number: int, path: Path) -> None:
         """A part as a tar. DataError for a row without a picture."""
@@ -129,14 +131,9 @@ class Streams:
                     tar.addfile(info, io.BytesIO(data))
 
     def read(self, part: Any) -> Iterator[dict[str, Any]]:
-        """Its rows; what the library or the network refuses in our words."""
-        try:
+        """Its rows."""
+        with self.given.streaming():
             yield from part
-        except DiffcliError:
-            raise
-        except Exception as error:
-            why = show(" ".join(str(error).split()) or type(error).__name__, 200)
-            raise EnvironmentProblem(f"{self.text} cannot be streamed: {why}; connect, and try again") from None
 
     def bytes_of(self, cell: Any, row: int) -> bytes:
         """Of a picture: as the row holds them, or in a file of the data set itself."""
