@@ -49,6 +49,7 @@ class Bounded:
                 if not place.exists():  # another process made it meanwhile
                     self.sweep(size)
                     self.fill(place, make)
+                    self.sweep(0)  # of what others made meanwhile, each of which saw room for its own
             return place
         except OSError as error:
             why = error.strerror or error
