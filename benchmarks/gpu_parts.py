@@ -146,10 +146,12 @@ def trained(given: Given, method: str, network: str = "", rounds: int = 5, **tra
     for _ in range(1 if given.tiny else rounds):
         lane.round(0.01 if given.tiny else 0.8)
     step = sorted(taken.wall for taken in lane.taken)[len(lane.taken) // 2]
-    memory = torch.cuda.max_memory_allocated() / 2**20 if given.on.type == "cuda" else None
+    cuda = given.on.type == "cuda"
+    memory, waited = (torch.cuda.max_memory_allocated() / 2**20, waits(lane.once)) if cuda else (None, None)
     row = {"dataset": job.assembly.facts.name, "shape": list(job.assembly.facts.shape), "batch": o.batch_size}
     row |= {"parameters": job.parameters, "images/s": o.batch_size / step, "TFLOP/s": counted / step / 1e12}
-    return row | {"MiB": memory, "first_s": first, "rounds": [o.batch_size / taken.wall for taken in lane.taken]}
+    row |= {"MiB": memory, "waits a step": waited}
+    return row | {"first_s": first, "rounds": [o.batch_size / taken.wall for taken in lane.taken]}
 
 
 def training(given: Given) -> Iterator[Row]:
@@ -202,7 +204,7 @@ def walked(given: Given, run: Callable[[Tensor], Tensor], x: Tensor) -> Row:
     row: Row = {"eager_s": given.pace(lambda: run(x), 0.3)}
     if given.on.type != "cuda":
         return row | {"left out": "waits and graphs are of CUDA"}
-    row["waits"] = waits(run, x)
+    row["waits"] = waits(lambda: run(x))
     plain = run(x)
     replay, end = captured(run, x)
     row["graph_s"] = given.pace(replay, 0.3)

@@ -89,7 +89,7 @@ def talk(argument: dict[str, Any], world: World) -> Any:
     tensors = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(7, dtype=torch.int64)} if world.first else None
     return {
         "share": world.share(torch.arange(7)).tolist(),
-        "sum": world.sum({"x": float(world.rank + 1), "y": 0.1}),
+        "sum": world.sum(torch.tensor([world.rank + 1, 0.1], dtype=torch.float64)).tolist(),
         "agreed": [world.agreed([None, 15][world.rank]), world.agreed([2, 15][world.rank]), world.agreed(None)],
         "gathered": world.gathered(world.rank),
         "rows": world.rows(torch.full((world.rank + 1, 2), world.rank)).tolist(),

@@ -46,24 +46,32 @@ def shuffled(seed: int, index: Tensor, n: int) -> Tensor:
     return items.to(index.device)
 
 
+def onto(t: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; the host does not wait for what the device still does."""
+    if device.type == "cuda" and not t.is_cuda:
+        t = t.pin_memory()  # the copy of a page that may be swapped is a wait
+    return t.to(device, non_blocking=True)
+
+
 class Rng(ABC):
     """Named streams of numbers for the rows of one batch; row i depends on its address alone.
 
     The n-th normal or uniform draw of a purpose differs from the first, so a loss may draw twice; its strata are one law.
     """
 
-    def __init__(self, seed: int, index: Tensor, total: int):
-        """index: (B,) int64, ascending in training; total: the global batch in training, the number of images in evaluation."""
-        self.seed, self.total, self.device = seed, total, index.device
+    def __init__(self, seed: int, index: Tensor, total: int, *, device: torch.device | None = None):
+        """index: (B,) int64, ascending in training; total: the global batch in training, the number of images in evaluation;
+        device: where the numbers go, unset is where the index is."""
+        self.seed, self.total, self.device = seed, total, device or index.device
         self.index = index.cpu()
 
     def normal(self, purpose: str, shape: Iterable[int], dtype: torch.dtype = torch.float32) -> Tensor:
         """(B, *shape) standard normal."""
-        return self.draw(purpose, tuple(shape), dtype, torch.randn).to(self.device, non_blocking=True)
+        return onto(self.draw(purpose, tuple(shape), dtype, torch.randn), self.device)
 
     def uniform(self, purpose: str, shape: Iterable[int], dtype: torch.dtype = torch.float64) -> Tensor:
         """(B, *shape) in [0, 1)."""
-        return self.draw(purpose, tuple(shape), dtype, torch.rand).to(self.device, non_blocking=True)
+        return onto(self.draw(purpose, tuple(shape), dtype, torch.rand), self.device)
 
     def everyone(self, rows: Tensor) -> Tensor:
         """The rows (B, *) of all processes that share a batch, where each has its own; here those of this one."""
@@ -85,8 +93,16 @@ class Blocks(Rng):
     `everyone`.
     """
 
-    def __init__(self, seed: int, index: Tensor, total: int, gather: Callable[[Tensor], Tensor] | None = None):
-        super().__init__(seed, index, total)
+    def __init__(
+        self,
+        seed: int,
+        index: Tensor,
+        total: int,
+        gather: Callable[[Tensor], Tensor] | None = None,
+        *,
+        device: torch.device | None = None,
+    ):
+        super().__init__(seed, index, total, device=device)
         self.gather = gather
         self.calls: Counter[str] = Counter()
         self.generator = torch.Generator()

@@ -50,15 +50,15 @@ def loop(name: str, denoiser: Any, rng: Rng, steps: int, on: torch.device) -> Ca
     return run
 
 
-def waits(run: Callable[[Tensor], Tensor], x: Tensor) -> int:
-    """How often the host waits for the device in a walk, as torch tells it."""
-    run(x)
+def waits(run: Callable[[], object]) -> int:
+    """How often the host waits for the device, as torch tells it."""
+    run()
     torch.cuda.synchronize()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
-            run(x)
+            run()
         finally:
             torch.cuda.set_sync_debug_mode("default")
     return sum("synchroniz" in str(one.message) for one in told)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffcli.core.method import Batch
+from diffcli.core.random import onto
 from diffcli.core.space import Latents, Space
 
 
@@ -37,8 +38,8 @@ class Encoded:
         if space is not self.space:
             batch: Batch = self.dataset.batch(items, index, space)
             return batch
-        rows = [None if column is None else column[items.to(column.device)] for column in self.columns]
-        return Batch(*rows)._replace(index=index.to(self.columns[1].device))
+        rows = [None if column is None else column[onto(items, column.device)] for column in self.columns]
+        return Batch(*rows)._replace(index=onto(index, self.columns[1].device))
 
 
 def encoded(dataset: Any, space: Space, device: torch.device, once: bool) -> Any:

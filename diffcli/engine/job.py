@@ -63,6 +63,11 @@ class Job:
         return sum(p.numel() for p in self.method.parameters())
 
     @property
+    def wide(self) -> torch.dtype:
+        """Of sums of losses: float64 where the device has it."""
+        return torch.float32 if self.device.type == "mps" else torch.float64
+
+    @property
     def meta(self) -> dict[str, Any]:
         """What rebuilds the model without the data."""
         return {"recipe": self.recipe.tables(), "facts": vars(self.assembly.facts), "autoencoder": self.autoencoder}
@@ -187,7 +192,7 @@ def begin_from(model: Model, assembly: Assembly, what: str) -> None:
 def first_batch(job: Job) -> None:
     """Hold the plugins to their word on one batch, before anything is created."""
     index, name = torch.arange(min(job.recipe.train.batch_size, 16)), job.recipe.method.name
-    batch, shape = batch_of(job, index.to(job.device)), tuple(job.assembly.space.shape)
+    batch, shape = batch_of(job, index), tuple(job.assembly.space.shape)
     source, classes = f"data set {job.assembly.facts.name}", job.assembly.facts.classes
     if (
         not isinstance(batch.x, Tensor)

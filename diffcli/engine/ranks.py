@@ -59,13 +59,11 @@ class World:
         """This process's rows of a batch: neighbours, as many as of any other, or one more."""
         return rows.tensor_split(self.size)[self.rank]
 
-    def sum(self, values: Mapping[str, float], wire: torch.device = CPU) -> dict[str, float]:
-        """The sums over all processes, in float64; the same bits on each. wire: the device by whose network they travel."""
-        if self.size == 1:
-            return dict(values)
-        total = torch.tensor(list(values.values()), dtype=torch.float64, device=wire)
-        dist.all_reduce(total)
-        return dict(zip(values, total.tolist(), strict=True))
+    def sum(self, values: Tensor) -> Tensor:
+        """The sums over all processes, the same bits on each; they travel by the network of the device they are on."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
 
     def agreed(self, signal: int | None, wire: torch.device = CPU) -> int | None:
         """The signal that any process has heard, the higher of two: all stop at the same step, or none."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from diffcli.core.method import Batch, Method
-from diffcli.core.random import Blocks, key
+from diffcli.core.random import Blocks, key, onto
 from diffcli.engine import length, parallel
 from diffcli.engine.optimizer import clip
 from diffcli.engine.precision import autocast
@@ -25,14 +25,14 @@ SMALLEST = 1.0  # scale of fp16's loss below which it is no overflow that gradie
 
 
 def batch_of(job: Job, index: Tensor) -> Batch:
-    """The batch at these positions of the stream."""
+    """The batch at these positions of the stream, which are on the CPU; it is on the device of the job."""
     batch: Batch = job.data.batch(job.data.items(job.recipe.train.seed, index), index, job.assembly.space)
-    return batch
+    return batch._replace(index=onto(batch.index, job.device))
 
 
 def losses_of(job: Job, index: Tensor) -> dict[str, Tensor]:
-    """The losses at these positions of the stream; a layer's own dropout follows from (seed, position) too."""
-    o, index = job.recipe.train, index.to(job.device)
+    """The losses at these positions of the stream, which are on the CPU; a layer's own dropout follows from (seed, position)."""
+    o = job.recipe.train
     batch, seed = batch_of(job, index), key(o.seed, "dropout", int(index[0]))
     torch.manual_seed(seed)  # the global streams have no state to save: they begin anew with each batch
     random.seed(seed)
@@ -42,14 +42,17 @@ def losses_of(job: Job, index: Tensor) -> dict[str, Tensor]:
         batch = Batch(*(v.double() if v is not None and v.is_floating_point() else v for v in batch))
     gather = job.world.rows if job.world.size > 1 else None
     with autocast(o.precision, job.device):
-        losses: dict[str, Tensor] = job.step(batch, Blocks(o.seed, index, o.batch_size, gather))
+        losses: dict[str, Tensor] = job.step(batch, Blocks(o.seed, index, o.batch_size, gather, device=job.device))
     return losses
 
 
 def step_once(job: Job, step: int, steps: int, warmup: int) -> dict[str, float]:
-    """One optimizer step, the `step`-th of `steps`; what is logged of it. NonFinite before any weight is touched."""
+    """One optimizer step, the `step`-th of `steps`; what is logged of it. NonFinite before any weight is touched.
+
+    The host waits for the device once, where it reads what is logged.
+    """
     o, world = job.recipe.train, job.world
-    logged: dict[str, float] = {}
+    told: dict[str, Tensor] = {}
     job.optimizer.zero_grad()
     parts = torch.arange(step * o.batch_size, (step + 1) * o.batch_size).tensor_split(o.accumulate)
     for number, part in enumerate(parts, 1):
@@ -58,15 +61,16 @@ def step_once(job: Job, step: int, steps: int, warmup: int) -> dict[str, float]:
             losses, share = losses_of(job, mine), len(mine) / o.batch_size
             job.scaler.scale(losses["loss"] * (share * world.size)).backward()  # gradients are the mean over processes
         for name, value in losses.items():
-            logged[name] = logged.get(name, 0.0) + float(value.detach()) * share
-    logged = world.sum(logged, job.device)
+            mean = value.detach().to(job.wide) * share
+            told[name] = told[name] + mean if name in told else mean
     job.scaler.unscale_(job.optimizer)
     if os.environ.get("DIFFCLI_TEST") == "1" and os.environ.get("DIFFCLI_TEST_NAN_AT") == str(step + 1):
         next(job.method.parameters()).grad.fill_(float("nan"))  # type: ignore[union-attr]
     norm = parallel.whole(
         torch.nn.utils.get_total_norm([p.grad for p in job.method.parameters() if p.grad is not None])
     )
-    logged["grad_norm"] = float(norm)
+    sums = world.sum(torch.stack(list(told.values())))
+    logged = dict(zip([*told, "grad_norm"], torch.cat([sums, norm.to(sums)[None]]).tolist(), strict=True))
     logged["lr"] = length.learning_rate(o, step, steps, warmup)
     if not overflown(job, logged):
         refuse_non_finite(job.method, logged, step + 1)

@@ -38,7 +38,7 @@ class RectifiedFlow(Labelled):
         law = c.time_sampling or ("uniform" if c.pairs else "logit_normal")
         if not self.training or law == "uniform":
             return quantile(u)
-        uniform = rng.uniform("time law", ()).cpu() < c.time_uniform
+        uniform = rng.draw("time law", (), torch.float64, torch.rand) < c.time_uniform
         return quantile(torch.where(uniform, u, torch.sigmoid(c.time_mean + c.time_std * torch.special.ndtri(u))))
 
     def loss(self, batch: Batch, rng: Rng) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from diffcli.core.method import Batch
-from diffcli.core.random import Blocks, shuffled
+from diffcli.core.random import Blocks, onto, shuffled
 from diffcli.core.space import Space
 from diffcli.errors import DataError, show
 
@@ -84,13 +84,13 @@ class Images:
     def batch(self, items: Tensor, index: Tensor, space: Space) -> Batch:
         """The items, in `space`; index: their stream positions, which come back in the batch. All on the images' device."""
         device = self.images.device
-        items = items.to(device, non_blocking=True)
+        items = onto(items, device)
         number = items % len(self)
         x = self.seen(number, items // (2 * len(self))).float().div_(self.levels).sub_(0.5).div_(0.5)
         if self.flip:
             x = torch.where((items // len(self) % 2 == 1)[:, None, None, None], x.flip(-1), x)
         label = None if self.labels is None else self.labels[number]
-        return Batch(index=index.to(device, non_blocking=True), x=space.encode(x), label=label)
+        return Batch(index=onto(index, device), x=space.encode(x), label=label)
 
     def seen(self, number: Tensor, window: Tensor) -> Tensor:
         """(B, C, H, W) uint8: the windows of these pictures, 0 the middle one."""

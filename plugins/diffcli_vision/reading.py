@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffcli.core.method import Batch
+from diffcli.core.random import onto
 from diffcli.core.space import Space
 from diffcli.errors import DataError, show
 from diffcli_vision import PictureOptions
@@ -137,10 +138,10 @@ class Pictures:
         self.ask(wanted)
         futures = {item: self.ahead.pop(item) for item in dict.fromkeys(wanted)}
         read = {item: future.result()[place] for item, (future, place) in futures.items()}
-        x = torch.from_numpy(np.stack([read[item][0] for item in wanted])).to(self.device)
+        x = onto(torch.from_numpy(np.stack([read[item][0] for item in wanted])), self.device)
         x = x.float().div_(self.levels).sub_(0.5).div_(0.5)
-        label = torch.tensor([read[item][1] for item in wanted], device=self.device)
-        return Batch(index.to(self.device), space.encode(x), label if self.classes else None)
+        label = onto(torch.tensor([read[item][1] for item in wanted]), self.device)
+        return Batch(onto(index, self.device), space.encode(x), label if self.classes else None)
 
     def loaded(self, items: list[int]) -> list[Seen]:
         """By one thread."""

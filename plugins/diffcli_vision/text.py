@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from diffcli.core.method import Batch
-from diffcli.core.random import permutation, shuffled
+from diffcli.core.random import onto, permutation, shuffled
 from diffcli.core.space import Space
 from diffcli.errors import DataError, UsageError, show
 from diffcli_vision import TextOptions
@@ -73,10 +73,10 @@ class Texts:
     def batch(self, items: Tensor, index: Tensor, space: Space) -> Batch:
         """The windows (B, length), in `space`; index: their stream positions, which come back in the batch."""
         device, length = self.numbers.device, self.shape[0]
-        items = items.to(device, non_blocking=True)
+        items = onto(items, device)
         start = (items % len(self) * length + items // len(self)).clamp(max=len(self.numbers) - length)
         x = self.numbers[start[:, None] + torch.arange(length, device=device)].long()
-        return Batch(index=index.to(device, non_blocking=True), x=space.encode(x))
+        return Batch(index=onto(index, device), x=space.encode(x))
 
 
 def text(config: TextOptions, split: str) -> Texts:

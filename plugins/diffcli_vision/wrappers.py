@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffcli.core.method import Batch
-from diffcli.core.random import Rows
+from diffcli.core.random import Rows, onto
 from diffcli.core.space import Pixels, Space
 from diffcli.errors import UsageError
 
@@ -75,7 +75,7 @@ class Binarized(View):
     def batch(self, items: Tensor, index: Tensor, space: Space) -> Batch:
         """The items, in `space`."""
         batch: Batch = self.dataset.batch(items, index, self.pixels)
-        white = (batch.x + 1) / 2 > self.bound(items.cpu(), index).to(batch.x.device, non_blocking=True)
+        white = (batch.x + 1) / 2 > onto(self.bound(items.cpu(), index), batch.x.device)
         return batch._replace(x=space.encode(torch.where(white, 1.0, -1.0)))
 
     def half(self, items: Tensor, index: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ class Corrupted(View):
         """The items, in `space`, with `known` (B, *space.shape); x is space.blank where it is False."""
         items = items % len(self)
         batch: Batch = self.dataset.batch(items, index, space)
-        known = self.known(items, space.shape).to(batch.x.device, non_blocking=True)
+        known = onto(self.known(items, space.shape), batch.x.device)
         return batch._replace(x=torch.where(known, batch.x, space.blank), known=known)
 
     def known(self, items: Tensor, shape: tuple[int, ...]) -> Tensor:

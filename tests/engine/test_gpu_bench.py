@@ -82,16 +82,17 @@ def test_time_that_a_part_leaves_goes_to_the_next(monkeypatch):
 
 def test_verdicts_compare_like_with_like():
     rows = [
-        {"network": "unet", "images/s": 30.0},
+        {"network": "unet", "images/s": 30.0, "waits a step": 1},
         {"network": "unet", "compile": True, "images/s": 60.0},
         {"network": "diffusers", "images/s": 20.0},
         {"network": "diffusers", "compile": True, "images/s": 40.0},
-        {"network": "its own", "images/s": 1e9},
+        {"network": "its own", "images/s": 1e9, "waits a step": 3},
         {"network": "diffusers", "channels_last": True, "fault": "lost"},
     ]
     walks = [{"sampler": "a", "waits": 2, "graph_s": 1.0}, {"sampler": "b", "waits": 1, "fault": "no graph"}]
     found = gpu.verdicts({"training": {"rows": rows}, "sampling": {"rows": walks, "fault": "out of time"}})
     assert found["over diffusers eager, goal 2"] == 3.0 and found["over diffusers compiled, goal 1.2"] == 1.5
+    assert found["waits a step of training, at most, goal 1"] == 3
     assert found["waits in walks, goal 0"] == 3 and found["walks captured whole"] == "1 of 2"
     assert len(found["faults"]) == 3
 
