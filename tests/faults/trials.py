@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blows import count_changes, die_at, fail_at, limit_files, until
-from nursery import Child, diffcli
+from nursery import PATIENCE, Child, diffcli
 from undisturbed import SAVED, STEPS, Subject, difference, go_on
 
 WORKED, STOPPED, ENVIRONMENT = {0}, {-signal.SIGKILL}, {6}
@@ -192,7 +192,7 @@ def stale_rank(t: Trial) -> str | None:
     some = {key: value for key, value in left.items() if t.dice.random() < 0.8}
     argv = [sys.executable, "-m", "diffcli", *map(str, t.subject.argv(t.run))]
     code = subprocess.run(
-        argv, capture_output=True, cwd=t.run.parent, env={**os.environ, **some}, timeout=120
+        argv, capture_output=True, cwd=t.run.parent, env={**os.environ, **some}, timeout=PATIENCE
     ).returncode
     return t.end(code, WORKED)
 
