@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from diffcli import __version__
-from diffcli.cli.flags import HELP, Quiet
+from diffcli.cli.flags import HELP, Group, line
 from diffcli.cli.several import given
 from diffcli.engine.launch import worker
 from diffcli.errors import CheckFailed, DiffcliError, PluginError, Stopped, UsageError, show
@@ -38,7 +37,7 @@ ENVIRONMENT, BUG, INTERRUPTED, PIPE_CLOSED = 6, 70, 130, 141
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory")  # torch says so in a RuntimeError, on a CPU and on CUDA
 
 
-class Root(Quiet, TyperGroup):
+class Root(Group):
     """diffcli."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -47,8 +46,6 @@ class Root(Quiet, TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
             return None
-        from diffcli.cli.group import line
-
         panel, help = COMMANDS[cmd_name]
         return line(cmd_name, help, panel)
 
@@ -195,6 +192,8 @@ def usage(error: Any) -> str:
 
 def crash(error: BaseException, args: Sequence[str]) -> str:
     """Where the traceback was written."""
+    import tempfile
+
     try:
         descriptor, path = tempfile.mkstemp(prefix=time.strftime("crash-%Y%m%d-%H%M%S-"), suffix=".log")
         with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:

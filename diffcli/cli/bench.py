@@ -11,7 +11,7 @@ import typer
 
 from diffcli.cli import output
 from diffcli.cli.blame import warn
-from diffcli.cli.flags import HELP, Debug, Json, complete
+from diffcli.cli.flags import HELP, Command, Debug, Json, complete
 from diffcli.errors import CheckFailed, UsageError
 from diffcli.plugin import Kind
 from diffcli.registry import registry
@@ -199,5 +199,5 @@ def cell(row: dict[str, Any], key: str) -> str:
 def build() -> Any:
     """The command."""
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    app.command("bench", context_settings=HELP)(bench)
+    app.command("bench", context_settings=HELP, cls=Command)(bench)
     return typer.main.get_command(app)

@@ -11,7 +11,7 @@ from typer.core import TyperCommand
 
 from diffcli import options
 from diffcli.cli import output
-from diffcli.cli.flags import HELP, Debug, Given, Json, Section, command
+from diffcli.cli.flags import HELP, Command, Debug, Given, Group, Json, Section, command
 from diffcli.cli.group import Lazy, group
 from diffcli.errors import DataError, show
 from diffcli.plugin import Spec, load
@@ -147,10 +147,10 @@ def pack(
 
 def build() -> Any:
     """The command."""
-    app = typer.Typer(name="data", add_completion=False, rich_markup_mode="rich", context_settings=HELP)
+    app = typer.Typer(name="data", add_completion=False, rich_markup_mode="rich", context_settings=HELP, cls=Group)
     app.callback(invoke_without_command=True)(data)
-    app.command("list", context_settings=HELP)(list_)
-    app.command("pack", context_settings=HELP)(pack)
+    app.command("list", context_settings=HELP, cls=Command)(list_)
+    app.command("pack", context_settings=HELP, cls=Command)(pack)
     made: Any = typer.main.get_command(app)
     made.add_command(group("check", Check, "Check that a data set can be read here, file by file.", "NAME [FLAGS]"))
     return made

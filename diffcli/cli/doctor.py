@@ -13,7 +13,7 @@ import typer
 
 from diffcli import __version__
 from diffcli.cli import output
-from diffcli.cli.flags import HELP, Debug, Json
+from diffcli.cli.flags import HELP, Command, Debug, Json
 from diffcli.cli.method import known_run
 from diffcli.engine.rundir import find
 from diffcli.errors import CheckFailed, show
@@ -118,5 +118,5 @@ def tensors(run: str, json: bool) -> None:
 def build() -> Any:
     """The command."""
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    app.command("doctor", context_settings=HELP)(doctor)
+    app.command("doctor", context_settings=HELP, cls=Command)(doctor)
     return typer.main.get_command(app)

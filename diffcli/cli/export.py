@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from diffcli.cli import output
-from diffcli.cli.flags import HELP, Debug, Json
+from diffcli.cli.flags import HELP, Command, Debug, Json
 from diffcli.cli.method import known_run
 from diffcli.engine.rundir import find
 
@@ -47,5 +47,5 @@ def export(
 def build() -> Any:
     """The command."""
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    app.command("export", context_settings=HELP)(export)
+    app.command("export", context_settings=HELP, cls=Command)(export)
     return typer.main.get_command(app)

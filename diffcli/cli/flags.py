@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
-from diffcli.cli.blame import warn
 from diffcli.errors import PluginError, UsageError, show
 from diffcli.options import Option, nearest, options, untyped
 
@@ -56,6 +55,11 @@ def extra(name: str, kind: Any, default: Any, help: str, **settings: Any) -> ins
         settings |= {"metavar": "", "show_default": False}
     info = typer.Option(flag, help=escape(help), **settings)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
+
+
+def line(name: str, help: str, panel: str | None = None) -> TyperCommand:
+    """A command as a line of its group's help; it cannot run."""
+    return TyperCommand(name=name, help=escape(help), rich_help_panel=panel)
 
 
 def complete(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
@@ -134,6 +138,8 @@ def command(
                 value = value if option.base is bool else option.parse(value, option.flag)
                 given.setdefault(section.name, {})[key] = untyped(value)
         values.pop("debug")
+        from diffcli.cli.blame import warn  # with it comes the registry, which --help can do without
+
         warn()
         run(given, **values)
 
@@ -155,8 +161,12 @@ class Quiet:
     def get_help_option(self, ctx: Any) -> Any:
         option = super().get_help_option(ctx)  # type: ignore[misc]
         if option is not None:
-            option.metavar = ""
+            option.metavar, option.default = "", False  # None would make typer import pydantic to read it
         return option
+
+
+class Group(Quiet, TyperGroup):
+    """A group of commands."""
 
 
 class Command(Quiet, TyperCommand):

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from diffcli.cli.flags import HELP, Quiet, escape, first_positional
+from diffcli.cli.flags import HELP, Group, first_positional, line
 from diffcli.errors import UsageError
 from diffcli.options import options
 from diffcli.plugin import KINDS, Kind
@@ -27,12 +27,7 @@ def switches() -> frozenset[str]:
     return frozenset(SWITCHES) | {f"--{name}" for name in names} | {f"--no-{name}" for name in names}
 
 
-def line(name: str, help: str, panel: str | None = None) -> TyperCommand:
-    """A command as a line of its group's help; it cannot run."""
-    return TyperCommand(name=name, help=escape(help), rich_help_panel=panel)
-
-
-class Lazy(Quiet, TyperGroup):
+class Lazy(Group):
     """A group over the specs of a kind. Flags may stand before the argument that chooses.
 
     missing: what to say when nothing is chosen; build: (text, args) -> the command for it.

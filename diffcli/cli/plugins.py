@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from diffcli.cli import output
-from diffcli.cli.flags import HELP, Debug, Json
+from diffcli.cli.flags import HELP, Command, Debug, Group, Json
 from diffcli.errors import CheckFailed, UsageError, show
 from diffcli.options import nearest
 from diffcli.plugin import KINDS, Kind
@@ -167,10 +167,10 @@ def check(
 
 def build() -> Any:
     """The command."""
-    app = typer.Typer(name="plugins", add_completion=False, rich_markup_mode="rich", context_settings=HELP)
+    app = typer.Typer(name="plugins", add_completion=False, rich_markup_mode="rich", context_settings=HELP, cls=Group)
     app.callback(invoke_without_command=True)(plugins)
-    app.command("list", context_settings=HELP)(list_)
-    app.command("why", context_settings=HELP)(why)
-    app.command("new", context_settings=HELP)(new)
-    app.command("check", context_settings=HELP)(check)
+    app.command("list", context_settings=HELP, cls=Command)(list_)
+    app.command("why", context_settings=HELP, cls=Command)(why)
+    app.command("new", context_settings=HELP, cls=Command)(new)
+    app.command("check", context_settings=HELP, cls=Command)(check)
     return typer.main.get_command(app)

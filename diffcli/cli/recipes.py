@@ -9,7 +9,7 @@ import typer
 
 from diffcli import recipe
 from diffcli.cli import output
-from diffcli.cli.flags import HELP, Debug, Json, complete
+from diffcli.cli.flags import HELP, Command, Debug, Group, Json, complete
 from diffcli.errors import UsageError, show
 
 Name = Annotated[str, typer.Argument(help="A shipped recipe.", autocompletion=complete(recipe.shipped))]
@@ -72,9 +72,9 @@ def cp(
 
 def build() -> Any:
     """The command."""
-    app = typer.Typer(name="recipes", add_completion=False, rich_markup_mode="rich", context_settings=HELP)
+    app = typer.Typer(name="recipes", add_completion=False, rich_markup_mode="rich", context_settings=HELP, cls=Group)
     app.callback(invoke_without_command=True)(recipes)
-    app.command("list", context_settings=HELP)(list_)
-    app.command("show", context_settings=HELP)(show_)
-    app.command("cp", context_settings=HELP)(cp)
+    app.command("list", context_settings=HELP, cls=Command)(list_)
+    app.command("show", context_settings=HELP, cls=Command)(show_)
+    app.command("cp", context_settings=HELP, cls=Command)(cp)
     return typer.main.get_command(app)

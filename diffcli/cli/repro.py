@@ -10,7 +10,7 @@ import typer
 from diffcli import recipe as recipes
 from diffcli.cli import output
 from diffcli.cli.blame import warn
-from diffcli.cli.flags import HELP, Debug, Json, complete
+from diffcli.cli.flags import HELP, Command, Debug, Json, complete
 from diffcli.cli.method import folder, known_run, tables_of
 from diffcli.errors import CheckFailed, UsageError, show
 from diffcli.parts import Tables
@@ -117,5 +117,5 @@ def told(verdict: Verdict) -> list[tuple[str, Any]]:
 def build() -> Any:
     """The command."""
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    app.command("repro", context_settings=HELP)(repro)
+    app.command("repro", context_settings=HELP, cls=Command)(repro)
     return typer.main.get_command(app)

@@ -6,7 +6,6 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from tempfile import TemporaryDirectory
 
 from diffcli.errors import RankLost, UsageError, show
 
@@ -53,6 +52,7 @@ def launch(argv: Sequence[str], devices: int, nodes: int, rendezvous: str | None
     """
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what matters is said here, once
     import logging
+    from tempfile import TemporaryDirectory
 
     from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.api import SignalException
