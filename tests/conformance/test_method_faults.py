@@ -6,6 +6,8 @@ import pytest
 
 from faults import Fault
 
+pytestmark = pytest.mark.slow  # a proof of many trials
+
 FLOW, FILL = "sound-flow", "sound-fill"
 PAIR = "self.denoiser = Preconditioned(net, process, straight)"
 LOSS = '{"loss": self.weight * error.mean()}'

@@ -6,6 +6,8 @@ import pytest
 
 from faults import Fault
 
+pytestmark = pytest.mark.slow  # a proof of many trials
+
 LINE, MASK = "sound-line", "sound-mask"
 SCHEDULES = {
     "not monotone": Fault(LINE, ("strictly falls", "time(sigma/alpha)", "0 <= beta~"), "of 1000 steps", more="Line.alpha = lambda self, t: 1 - t + 0.9 * torch.sin(20 * t) * t * (1 - t)"),

@@ -6,6 +6,8 @@ import pytest
 
 from faults import Fault
 
+pytestmark = pytest.mark.slow  # a proof of many trials
+
 P = "sound_plugin"
 OPTIONS = "@dataclass(frozen=True, kw_only=True)\nclass NetOptions"
 WIDTH = '    width: int = opt(8, "Features of the hidden layer.", min=1)'
