@@ -88,7 +88,9 @@ def inspect(spec: Spec, config: Any, json: bool) -> None:
         output.result(show(line, 1000))
     if bad:
         output.last({"dataset": spec.name, "files": n, "bad": bad}, json)
-        raise DataError(f"{len(bad)} of {n} files of {spec.name} are bad, as listed; bring them again, or remove them")
+        raise DataError(
+            f"{len(bad)} faults in {n} pictures of {spec.name}, as listed; bring their files again, or remove them"
+        )
 
 
 class Files:
