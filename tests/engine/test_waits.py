@@ -5,11 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from diffcli import recipe as recipes
+from diffcli.core.space import Latents
+from diffcli.engine.job import prepare
 from diffcli.engine.optimizer import optimizer_of
 from diffcli.engine.step import step_once
-from together import SMALL, made
+from together import SMALL
 
 META = torch.device("meta")  # its tensors have no numbers: whoever needs one is told
+LATENT = {"name": "unet-concat", "channels": 8, "multipliers": [1, 2]}
 CASES = [
     *((name, {}) for name in SMALL if name != "iddpm"),
     ("iddpm", {"method": {"time_sampling": "uniform"}}),  # importance is a law of losses, and waits for them
@@ -17,13 +21,15 @@ CASES = [
     ("rf", {"dataset": {"name": "shapes"}, "method": {"cond": "label"}, "train": {"ema_snapshots": "4"}}),
     ("mdlm", {"method": {"missing": 0.5, "consistency_weight": 2.0}}),
     ("mdlm", {"method": {"binarize": "dynamic"}}),
+    ("ldm", {"dataset": {"name": "digits", "size": 16}, "model": LATENT, "train": {"cache_latents": False}}),
 ]
 
 
 @pytest.mark.parametrize(("name", "tables"), CASES)
 def test_a_step_reads_the_device_once(monkeypatch, name, tables):
     train = {"batch_size": 16, "precision": "fp32", "warmup": "0", "steps": 8, **tables.get("train", {})}
-    job = made({**tables, "method": {"name": name, **tables.get("method", {})}, "train": train})
+    asked = {**tables, "method": {"name": name, **tables.get("method", {})}, "train": train}
+    job = prepare(recipes.resolve(recipes.overlay(SMALL.get(name, {}), asked)))
     read, waits = torch.Tensor.tolist, list[torch.Size]()
 
     def told(t: torch.Tensor):
@@ -32,7 +38,9 @@ def test_a_step_reads_the_device_once(monkeypatch, name, tables):
         waits.append(t.shape)
         return [0.5] * len(t)
 
-    for module in (job.method, job.ema.model, *(average.model for average in job.profiles.values())):
+    averages = [job.ema.model, *(average.model for average in job.profiles.values())]
+    encoders = [space.autoencoder] if isinstance(space := job.assembly.space, Latents) else []
+    for module in (job.method, *averages, *encoders):
         module.to(META)
     job.data, job.device = job.data.to(META), META
     job.optimizer = optimizer_of(job.method, job.recipe.train, META)
