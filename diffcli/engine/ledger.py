@@ -14,6 +14,7 @@ from diffcli.engine.files import acting, durable, parse_json
 from diffcli.errors import NonFinite, RunError
 
 Row = dict[str, Any]
+PIECE = 2**20  # bytes that are hashed at a time: a record grows without end
 
 
 class Ledger:
@@ -51,8 +52,14 @@ class Ledger:
 
     def digest(self, size: int | None = None) -> dict[str, Any]:
         """The size and the SHA-256 of the record, or of its first bytes: a resume tells by them whether it was changed."""
-        data = self.record.read_bytes()[:size] if self.record.exists() else b""
-        return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        sha256, done = hashlib.sha256(), 0
+        if not self.record.exists():
+            return {"bytes": 0, "sha256": sha256.hexdigest()}
+        with acting("read", self.record), self.record.open("rb") as file:
+            while piece := file.read(PIECE if size is None else min(PIECE, size - done)):
+                sha256.update(piece)
+                done += len(piece)
+        return {"bytes": done, "sha256": sha256.hexdigest()}
 
     def cut(self, step: int) -> None:
         """Drop the rows after `step`: a resume writes them again, and each step stands once."""

@@ -69,8 +69,8 @@ def rows(o: argparse.Namespace, only: list[str] | None) -> Iterator[tuple[str, s
         models = harm.trained(Path(folder)) if asked else None
         for name in asked:
             assert models is not None
-            place = Path(folder) / name
-            place.mkdir()
+            place = Path(folder) / "harm" / name
+            place.mkdir(parents=True)
             yield "hostile", name, harm.row(name, models, place)
             print(f"{name}: met", file=sys.stderr)
 
