@@ -52,6 +52,9 @@ class UNet(nn.Module):
     and over the same without, in single runs: --accumulate 4 1.3 and 1.0; torch.compile with --channels-last 0.87 in
     bfloat16, after 200 s; --keep-memory (engine.memory) 1.2 to 1.5 and 1.05 to 1.1, as convolutions page in what they
     write. So maps are (B, C, H, W) unless asked: innermost channels save up to a third of the memory and hardly any time.
+
+    It trains to no higher a loss: the mean of steps 301 to 400 of 16 images, three seeds of the same pictures, times and noise, is
+    .1037 (.1042 in bfloat16), beside .1086 of diffusers' and .1104 of torchcfm's; each standard deviation is .002.
     """
 
     conditioning: ClassVar[str] = "embedding"  # how it is told the class
