@@ -222,6 +222,7 @@ def test_a_sampler_of_the_other_family_is_refused_before_any_work(trained, tmp_p
 TIMES = [("logit_normal",), ("uniform",), ("logit_normal", "--time-uniform", "0.5")]
 
 
+@pytest.mark.slow
 def test_every_law_of_training_times(cli):
     """At --lr 0 the weights stay: the training loss follows the law of its times, the held-out loss does not, to the bit."""
     trained, held_out = [], []

@@ -199,6 +199,7 @@ def test_a_run_in_use_is_left_alone(world: Path):
     assert [line for line in process.stderr.splitlines() if line.startswith("error: ")]
 
 
+@pytest.mark.slow
 def test_a_network_larger_than_the_machine(world: Path):
     ran = run("train", "rf", *T, "--channels", "4096", "--multipliers", "64", "--attention", "0")
     assert ran.code == 6

@@ -98,6 +98,7 @@ def test_another_autoencoder_is_refused_and_both_are_named(here, tmp_path):
         diffcli.load(here / "rf", device="cpu", autoencoder=other)
 
 
+@pytest.mark.slow
 def test_an_autoencoder_that_was_trained_on_is_found_at_its_old_checkpoint(here, tmp_path):
     """The hash is of a checkpoint; the run may have gone on since. The model is sampled and trained as it was."""
     known, run = diffcli.load(here / "vae", device="cpu").sha256, here / "vae"
@@ -114,6 +115,7 @@ def test_an_autoencoder_that_was_trained_on_is_found_at_its_old_checkpoint(here,
     assert diffcli.load(here / "rf", device="cpu").encoder.sha256 == known
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_its_autoencoder_lies_now(pair, here, monkeypatch, tmp_path):
     """Resumed with the autoencoder at another place, it ends with the same bits."""
     long = {**RF["train"], "steps": 4, "save_every": "2"}
@@ -227,6 +229,7 @@ class Trainer:
         return diffcli.train(small, self.folder / "runs" / "vae" / f"{len(self.asked)}")
 
 
+@pytest.mark.slow
 def test_a_latent_method_trains_its_autoencoder_first(tmp_path, monkeypatch):
     """On the same data and from the same seed, and says so."""
     monkeypatch.chdir(tmp_path)

@@ -49,6 +49,7 @@ def test_a_row_holds_what_was_measured():
     assert row["share"] == pytest.approx(row["GFLOP/s"] / max(machine["GFLOP/s"].values()))
 
 
+@pytest.mark.slow
 def test_a_broken_method_is_a_row_that_says_so(monkeypatch):
     """One that cannot be put together, and one that fails on the way; the third is measured all the same."""
     real, steps = bench_train.enter, []

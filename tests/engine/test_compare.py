@@ -138,6 +138,7 @@ def test_other_classes_are_not_compared(place: Path) -> None:
     assert run("eval", "a", "b", *CHEAP, "--metric", "fd", "--label", "0-9", "--sampler", "ddim").code == 0
 
 
+@pytest.mark.slow
 def test_auto_says_that_the_loss_is_left_out(place: Path) -> None:
     ran = run("eval", "a", "b", *CHEAP, "--sampler", "ddim", "--extractor", "pixels")
     assert ran.code == 0 and "loss is left out: losses of different objectives are different functions" in ran.err

@@ -131,6 +131,7 @@ def test_parts_that_a_method_does_not_name_are_refused():
         job(clip_by="part")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_with_parts_is_the_whole_one(cli, groups):
     asked = ["--warmup", "3", "--warmup-lr", "1e-6", "--adam-eps", "1e-3", "--clip-by", "part", "--clip-grad", "0.05"]
     args = ["train", "rf", *TINY, *asked, "--steps", "4", "--save-every", "2"]

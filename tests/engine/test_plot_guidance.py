@@ -147,6 +147,7 @@ def test_files_are_the_same_twice(trained: Path, cli, tmp_path: Path) -> None:
     assert "w = 1 is no guidance" in seen[0]["guidance.txt"].decode()
 
 
+@pytest.mark.slow
 def test_several_runs_lie_side_by_side(trained: Path, cli, tmp_path: Path) -> None:
     runs = [Path(copytree(next((trained / "runs" / name).iterdir()), tmp_path / name)) for name in ("rf", "ddpm")]
     ran = cli("eval", *runs, "--plot", "guidance", *CHEAP, "--sampler", "ddim", "--label", "3", "--output", "both")

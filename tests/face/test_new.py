@@ -66,6 +66,7 @@ def test_packages_are_in_the_style_of_the_house(packages: Path) -> None:
         assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 def test_packages_are_plugins_as_they_stand(packages: Path, python: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     """All at once, without torch, and each installed by nothing but its folder."""
     monkeypatch.setenv("DIFFCLI_PLUGINS", ",".join(f"my_{kind}" for kind in KINDS))

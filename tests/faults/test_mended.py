@@ -64,6 +64,7 @@ def test_a_finished_run_without_its_metrics_is_finished_again(half: Path) -> Non
     assert json.loads((half / "summary.json").read_text())["best_step"] is None
 
 
+@pytest.mark.slow
 def test_the_pictures_of_a_checkpoint_that_a_kill_took_are_drawn_again(half: Path) -> None:
     argv = ("train", "--resume", half, "--sample-every", 2)
     assert run(*argv).code == 0

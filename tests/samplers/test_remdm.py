@@ -59,6 +59,7 @@ def test_the_masked_share_is_that_of_the_process_at_every_time(strategy, eta, sc
     assert (frames[-1] != 2).all()
 
 
+@pytest.mark.slow
 def test_conf_masks_sigma_more_tokens_a_row_and_step():
     """n -> n m_s/m_t + sigma once a token is revealed: at most sigma N/e = 1.47 above m L. That is seen: 0.63 are four errors."""
     process, rows, length, steps, eta = LogLinear(2), 2000, 200, 40, 0.1

@@ -106,6 +106,7 @@ def counts(sampler, steps: int, seed: int, draws: int) -> torch.Tensor:
     return (end @ torch.tensor([9, 3, 1])).bincount(minlength=27).double()
 
 
+@pytest.mark.slow
 def test_with_and_without_cache_and_one_at_a_time_are_samples_of_one_law():
     """Chi-squared over 27 sequences: 54 is the 99.9 % point of 26 degrees of freedom. At many steps unmask is 1/N from exact."""
     a, b = counts(Unmask(), 8, 1, DRAWS), counts(Unmask(cache=False), 8, 2, DRAWS)
